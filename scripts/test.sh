@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Everything that this machine can test. usage: test.sh [asan|tsan|fuzz]
+# One line a step, a failing step's output below it, and last "N passed, N failed[, N skipped]". A step counts
+# as the sum of the closing lines of that form in its output, or as one. Exit status 77 of a step means skipped:
+# the last line of its output says why.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+only=${1:-all}
+jobs=$(nproc 2> /dev/null || echo 2)
+build=build/test
+logs=$build/logs
+mkdir -p "$logs"
+export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
+
+passed=0 failed=0 skipped=0
+closing='^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$'
+
+# sum LOG WORD: the sum of "N WORD" over the closing lines of a log.
+sum() {
+    grep -E "$closing" "$1" | grep -oE "[0-9]+ $2" |
+        awk '{n += $1} END {print n + 0}'
+}
+
+# step NAME COMMAND [ARGUMENT]...
+step() {
+    local name=$1 log=$logs/$1.log started=$SECONDS status seconds good bad
+    shift
+    "$@" > "$log" 2>&1 < /dev/null
+    status=$?
+    seconds=$((SECONDS - started))
+    if [ $status = 77 ]; then
+        skipped=$((skipped + 1))
+        printf 'skip  %-24s %4s s  %s\n' "$name" "$seconds" "$(tail -n 1 "$log")"
+        return 77
+    fi
+    good=$(sum "$log" passed) bad=$(sum "$log" failed)
+    skipped=$((skipped + $(sum "$log" skipped)))
+    if [ $status != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+    if [ "$good" = 0 ] && [ "$bad" = 0 ]; then good=1; fi
+    passed=$((passed + good)) failed=$((failed + bad))
+    if [ "$bad" = 0 ]; then
+        printf 'ok    %-24s %4s s  %s passed\n' "$name" "$seconds" "$good"
+        return 0
+    fi
+    printf 'FAIL  %-24s %4s s  %s passed, %s failed; the end of %s:\n' "$name" "$seconds" "$good" "$bad" "$log"
+    tail -n 60 "$log" | sed 's/^/      /'
+    return 1
+}
+
+finish() {
+    if [ $skipped = 0 ]; then echo "$passed passed, $failed failed"; else echo "$passed passed, $failed failed, $skipped skipped"; fi
+    [ $failed = 0 ]
+}
+
+# need TOOL PACKAGE: for a step's beginning; skips it where the tool is absent.
+need() {
+    if ! command -v "$1" > /dev/null; then
+        echo "no $1 here (Debian: apt-get install $2)"
+        exit 77
+    fi
+}
+
+# compile NAME [CMAKE OPTION]...: warnings are errors.
+compile() {
+    cmake -S . -B "$build/$1" -Wno-dev --log-level=WARNING -DATTN_WERROR=ON "${@:2}" && cmake --build "$build/$1" --parallel "$jobs"
+}
+
+compile_gcc() { (need gcc gcc; compile gcc -DCMAKE_C_COMPILER=gcc); }
+compile_clang() { (need clang clang; compile clang -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++); }
+compile_asan() {
+    compile asan -DATTN_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g"
+}
+compile_tsan() { # without OpenMP, whose runtime the sanitizer cannot see into: the tests bring their own threads
+    compile tsan -DATTN_SANITIZE=thread -DATTN_OPENMP=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g"
+}
+
+# programs NAME [CTEST OPTION]...: the ctest programs of a build. Indented, so that only the closing lines
+# taken from ctest's own log count.
+programs() {
+    (cd "$build/$1" && ctest --no-tests=error --output-on-failure --timeout 600 -j "$jobs" "${@:2}") 2>&1 | sed 's/^/  /'
+    local status=${PIPESTATUS[0]}
+    grep -E "$closing" "$build/$1/Testing/Temporary/LastTest.log"
+    return "$status"
+}
+
+command_line() { ATTN=$PWD/$build/gcc/bin/attn bash tests/cli/run.sh; }
+old_cpu() {
+    (need qemu-x86_64 qemu-user
+     [ "$(uname -m)" = x86_64 ] || { echo "this machine is not x86-64"; exit 77; }
+     scripts/check_old_cpu.sh "$build/gcc/bin/attn" "$build/old-cpu")
+}
+fuzz() { FUZZ_SECONDS=$1 scripts/fuzz.sh "$build/fuzz"; }
+documents() { (need python3 python3; python3 scripts/check_docs.py); }
+
+asan_steps() {
+    step asan-build compile_asan || return
+    step asan-programs programs asan -E attn_check
+    step asan-check "$build/asan/bin/attn" check --problems 1000 --seed 2
+}
+tsan_steps() {
+    step tsan-build compile_tsan || return
+    step tsan-programs programs tsan -R threads_test
+}
+
+scripts/tools.sh
+
+case $only in
+asan) asan_steps ;;
+tsan) tsan_steps ;;
+fuzz) step fuzz fuzz "${FUZZ_SECONDS:-60}" ;;
+all)
+    step format scripts/format.sh --check
+    step documents documents
+    if step gcc-build compile_gcc; then
+        step programs programs gcc -E attn_check
+        step check "$build/gcc/bin/attn" check --problems 20000 --seed 1
+        step command-line command_line
+        step symbols scripts/check_symbols.sh "$build/gcc/lib/libattn.so"
+        step version scripts/check_version.sh "$build/gcc/bin/attn"
+        step package tests/package/run.sh "$build/gcc" "$build/package"
+        step demo scripts/demo.sh "$build/gcc/bin/attn"
+        step old-cpu old_cpu
+    fi
+    if step clang-build compile_clang; then
+        step clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3
+    fi
+    asan_steps
+    tsan_steps
+    step fuzz fuzz 10
+    ;;
+*)
+    echo "usage: test.sh [asan|tsan|fuzz]"
+    exit 2
+    ;;
+esac
+finish

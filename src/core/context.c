@@ -1,0 +1,179 @@
+/* Contexts: a device, its allocator and threads, and the pool that workspaces come from and go back to. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/internal.h"
+#include "cpu/parallel.h"
+
+void attni_text_add(attni_text *text, const char *format, ...) {
+    const size_t room = sizeof text->data - text->length;
+    va_list arguments;
+    va_start(arguments, format);
+    const int written = vsnprintf(text->data + text->length, room, format, arguments);
+    va_end(arguments);
+    if (written > 0) text->length += (size_t)written < room ? (size_t)written : room - 1;
+}
+
+static void *default_alloc(void *user, size_t bytes) {
+    (void)user;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void default_free(void *user, void *pointer) {
+    (void)user;
+    free(pointer);
+}
+
+void *attni_alloc(attn_context *context, size_t bytes) {
+    void *pointer = context->options.alloc(context->options.alloc_user, bytes);
+    if (pointer == NULL) attni_fail(ATTN_OUT_OF_MEMORY, "the allocator returned null for %zu bytes", bytes);
+    return pointer;
+}
+
+void attni_free(attn_context *context, void *pointer) {
+    if (pointer != NULL) context->options.free(context->options.alloc_user, pointer);
+}
+
+void attni_log(const attn_context *context, const char *format, ...) {
+    if (context->options.log == NULL) return;
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    context->options.log(context->options.log_user, line);
+}
+
+static attn_status find_backend(attn_device device, const attni_backend **backend) {
+    if (device == ATTN_DEVICE_CPU) {
+        *backend = attni_cpu_backend();
+        return ATTN_OK;
+    }
+    if (device == ATTN_DEVICE_CUDA) {
+#if ATTNI_HAVE_CUDA
+        *backend = attni_cuda_backend();
+        return ATTN_OK;
+#else
+        return attni_fail(ATTN_UNSUPPORTED, "device is ATTN_DEVICE_CUDA; this build has the CPU back end only");
+#endif
+    }
+    return attni_fail(ATTN_INVALID_ARGUMENT, "device is %d; allowed is ATTN_DEVICE_CPU (0) or ATTN_DEVICE_CUDA (1)",
+                      (int)device);
+}
+
+attn_status attn_context_create(attn_device device, int32_t ordinal, const attn_context_options *given,
+                                attn_context **context) {
+    if (context == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "context is null; it must point to where the context goes");
+    *context = NULL;
+    attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
+    if (given != NULL) ATTNI_TRY(attni_struct_copy(&options, given, sizeof options, "context options"));
+    if (options.threads < 0 || options.threads > ATTNI_THREADS_LIMIT)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "options.threads is %d; allowed is 0 (all processors) to %d",
+                          options.threads, ATTNI_THREADS_LIMIT);
+    if (options.reserved != 0) return attni_fail(ATTN_INVALID_ARGUMENT, "options.reserved is %d; it must be 0", options.reserved);
+    if ((options.alloc == NULL) != (options.free == NULL))
+        return attni_fail(ATTN_INVALID_ARGUMENT, "options.%s is null and the other is not; give both or neither",
+                          options.alloc == NULL ? "alloc" : "free");
+    const attni_backend *backend = NULL;
+    ATTNI_TRY(find_backend(device, &backend));
+    if (ordinal < 0 || (device == ATTN_DEVICE_CPU && ordinal != 0))
+        return attni_fail(ATTN_INVALID_ARGUMENT, "ordinal is %d; allowed is %s", ordinal,
+                          device == ATTN_DEVICE_CPU ? "0 for the CPU" : "0 and above");
+    if (options.alloc == NULL) {
+        options.alloc = default_alloc;
+        options.free = default_free;
+    }
+    if (options.threads == 0) options.threads = attni_default_threads(options.parallel_for != NULL);
+    if (options.parallel_for == NULL) options.parallel_for = attni_default_parallel_for;
+
+    attn_context *c = options.alloc(options.alloc_user, sizeof *c);
+    if (c == NULL) return attni_fail(ATTN_OUT_OF_MEMORY, "the allocator returned null for a context of %zu bytes", sizeof *c);
+    memset(c, 0, sizeof *c);
+    c->backend = backend;
+    c->ordinal = ordinal;
+    c->options = options;
+    atomic_flag_clear(&c->pool_lock);
+    const attn_status status = backend->context_open(c);
+    if (status != ATTN_OK) {
+        options.free(options.alloc_user, c);
+        return status;
+    }
+    *context = c;
+    return ATTN_OK;
+}
+
+static void free_block(attn_context *context, attni_block *block) {
+    context->backend->workspace_free(context, block->memory);
+    attni_free(context, block);
+}
+
+void attn_context_destroy(attn_context *context) {
+    if (context == NULL) return;
+    while (context->pool != NULL) {
+        attni_block *block = context->pool;
+        context->pool = block->next;
+        free_block(context, block);
+    }
+    context->backend->context_close(context);
+    attni_free(context, context);
+}
+
+const char *attn_context_describe(const attn_context *context) {
+    return context == NULL ? "" : context->description.data;
+}
+
+static void lock(attn_context *context) {
+    while (atomic_flag_test_and_set_explicit(&context->pool_lock, memory_order_acquire)) {}
+}
+
+static void unlock(attn_context *context) { atomic_flag_clear_explicit(&context->pool_lock, memory_order_release); }
+
+attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, attni_block **taken) {
+    attni_block *found = NULL;
+    lock(context);
+    for (attni_block **link = &context->pool; *link != NULL; link = &(*link)->next) {
+        attni_block *block = *link;
+        if (block->bytes < bytes || (block->used && block->stream != stream)) continue;
+        *link = block->next;
+        found = block;
+        break;
+    }
+    unlock(context);
+    if (found == NULL) {
+        found = attni_alloc(context, sizeof *found);
+        if (found == NULL) return ATTN_OUT_OF_MEMORY;
+        memset(found, 0, sizeof *found);
+        found->bytes = bytes;
+        found->memory = context->backend->workspace_alloc(context, bytes);
+        if (found->memory == NULL) {
+            attni_free(context, found);
+            return ATTN_OUT_OF_MEMORY;
+        }
+    }
+    found->next = NULL;
+    *taken = found;
+    return ATTN_OK;
+}
+
+void attni_pool_give(attn_context *context, attni_block *block, void *stream) {
+    block->stream = stream;
+    block->used = true;
+    lock(context);
+    block->next = context->pool;
+    context->pool = block;
+    unlock(context);
+}
+
+int32_t attn_has_feature(attn_feature feature) {
+    switch (feature) {
+    case ATTN_FEATURE_CPU: return 1;
+#if ATTNI_HAVE_CUDA
+    case ATTN_FEATURE_CUDA: return 1;
+#else
+    case ATTN_FEATURE_CUDA: return 0;
+#endif
+    case ATTN_FEATURE_OPENMP: return attni_has_openmp();
+    }
+    return 0;
+}

@@ -1,0 +1,168 @@
+/* The CPU back end: which kernel a problem gets, how it is cut up, and its runs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/philox.h"
+#include "cpu/accum_cpu.h"
+#include "cpu/features.h"
+#include "cpu/plan_cpu.h"
+
+#define DECODE_CHUNK 1024 /* keys; fixed, so that results do not depend on threads */
+
+static attn_status context_open(attn_context *context) {
+    const attni_cpu_features *f = attni_cpu_features_get();
+    attni_text_add(&context->description, "%s\ninstruction sets: portable%s%s%s\nthreads: %d\n", f->name, f->avx2 ? " avx2" : "",
+                   f->avx512 ? " avx512" : "", f->avx512_bf16 ? " avx512_bf16" : "", context->options.threads);
+    return ATTN_OK;
+}
+
+static void context_close(attn_context *context) { (void)context; }
+
+/* ---------------------------------------------------------------- choice of a kernel */
+
+/* The tier that was asked for: the plan's, else the environment's, else AUTO. */
+static attn_status asked_isa(const attn_plan *plan, attn_isa *isa) {
+    *isa = plan->options.isa;
+    const char *source = "options.isa";
+    const char *environment = getenv("ATTN_ISA");
+    if (*isa == ATTN_ISA_AUTO && environment != NULL && environment[0] != 0) {
+        source = "ATTN_ISA";
+        int found = 0;
+        for (int i = ATTN_ISA_AUTO; i <= ATTN_ISA_AVX512_BF16; i++) {
+            if (strcmp(environment, attni_isa_name((attn_isa)i)) != 0) continue;
+            *isa = (attn_isa)i;
+            found = 1;
+        }
+        if (!found)
+            return attni_fail(ATTN_INVALID_ARGUMENT,
+                              "ATTN_ISA is \"%s\"; allowed is auto, portable, avx2, avx512 or avx512_bf16", environment);
+    }
+    const char *refusal = attni_isa_refusal(*isa);
+    if (refusal != NULL) return attni_fail(ATTN_UNSUPPORTED, "%s is %s; %s", source, attni_isa_name(*isa), refusal);
+    return ATTN_OK;
+}
+
+/* Null if the kernel can and should take the problem, else why not. */
+static const char *kernel_refusal(const attni_cpu_kernel *k, const attn_problem *p, attn_isa asked) {
+    const char *refusal = attni_isa_refusal(k->isa);
+    if (refusal != NULL) return refusal;
+    if (asked != ATTN_ISA_AUTO && k->isa > asked) return "a lower instruction set was asked for";
+    if (k->bf16_only && !(p->dtype_q == ATTN_BF16 && p->dtype_kv == ATTN_BF16)) return "it takes bf16 queries, keys and values";
+    if (k->bf16_only && asked == ATTN_ISA_AUTO && !attni_cpu_features_get()->bf16_dot_pays)
+        return "on this processor vdpbf16ps does fewer operations a cycle than f32 FMA";
+    return NULL;
+}
+
+static const attni_cpu_kernel *choose_kernel(attn_plan *plan, const char *op, attn_isa asked) {
+    const attni_cpu_kernel *chosen = NULL;
+    for (int32_t i = attni_cpu_kernel_count - 1; i >= 0; i--) {
+        const attni_cpu_kernel *k = &attni_cpu_kernels[i];
+        if (strcmp(k->op, op) != 0) continue;
+        const char *refusal = chosen != NULL ? "slower" : kernel_refusal(k, &plan->problem, asked);
+        if (refusal != NULL) {
+            attni_text_add(&plan->description, "not %s: %s\n", k->name, refusal);
+        } else {
+            chosen = k;
+            attni_text_add(&plan->description, "kernel: %s\n", k->name);
+        }
+    }
+    return chosen;
+}
+
+/* ---------------------------------------------------------------- plan */
+
+/* Equal tiles no larger than the kernel's, and small enough that every task gets several. */
+static int64_t forward_tile_rows(const attni_cpu_kernel *k, int64_t rows, int64_t sequences, int64_t threads) {
+    int64_t tiles = attni_max(1, attni_ceil_div(rows, k->tile_rows));
+    const int64_t wanted = attni_ceil_div(8 * threads, attni_max(1, sequences));
+    if (threads > 1 && tiles < wanted) tiles = attni_min(wanted, attni_max(1, rows / k->sub_rows));
+    return attni_round_up(attni_max(1, attni_ceil_div(rows, tiles)), k->sub_rows);
+}
+
+static attn_status plan_open(attn_plan *plan) {
+    const attn_problem *p = &plan->problem;
+    if (plan->options.algorithm == ATTN_ALGORITHM_STANDARD || plan->options.algorithm == ATTN_ALGORITHM_FLASH1)
+        return attni_fail(ATTN_UNSUPPORTED, "options.algorithm is %d; a CPU context has AUTO (0) and FLASH2 (3)",
+                          (int)plan->options.algorithm);
+    attn_isa asked;
+    ATTNI_TRY(asked_isa(plan, &asked));
+    attni_cpu_plan *c = attni_alloc(plan->context, sizeof *c);
+    if (c == NULL) return ATTN_OUT_OF_MEMORY;
+    memset(c, 0, sizeof *c);
+    const int64_t rows = plan->group * p->seqlen_q;
+    c->sequences = p->batch * p->heads_kv;
+    c->kernel = plan->options.algorithm == ATTN_ALGORITHM_FLASH2 ? NULL : choose_kernel(plan, "decode", asked);
+    const bool decode = c->kernel != NULL && rows <= c->kernel->tile_rows;
+    if (!decode) {
+        plan->description.length = 0;
+        c->kernel = choose_kernel(plan, "forward", asked);
+    }
+    const attni_cpu_kernel *k = c->kernel;
+    if (decode) {
+        c->piece_size = DECODE_CHUNK;
+        c->pieces = attni_max(1, attni_ceil_div(p->seqlen_k, DECODE_CHUNK));
+        c->partial_floats = (size_t)attni_round_up(k->tile_rows * (p->dim_v + 2), 16);
+    } else {
+        c->piece_size = forward_tile_rows(k, rows, c->sequences, plan->options.threads);
+        c->pieces = attni_max(1, attni_ceil_div(rows, c->piece_size));
+    }
+    const int64_t total = c->sequences * c->pieces;
+    c->threads = (int32_t)attni_max(1, attni_min(plan->options.threads, total));
+    c->scratch_bytes = k->scratch_bytes(decode ? rows : c->piece_size, p->dim_qk, p->dim_v);
+    c->scratch_bytes = (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
+    plan->backend_data = c;
+    plan->kernel = k->name;
+    plan->workspace_size = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);
+    attni_text_add(&plan->description, "%lld pieces of %lld %s, %d tasks, workspace %zu bytes\n", (long long)total,
+                   (long long)c->piece_size, decode ? "keys" : "rows", c->threads, plan->workspace_size);
+    attni_text_add(&plan->description, "scores: %.4g, flops without mask: %.4g, score matrix not stored: %.4g bytes\n",
+                   (double)plan->rows * (double)p->seqlen_k,
+                   2.0 * (double)plan->rows * (double)p->seqlen_k * (double)(p->dim_qk + p->dim_v),
+                   4.0 * (double)plan->rows * (double)p->seqlen_k);
+    return ATTN_OK;
+}
+
+static void plan_close(attn_plan *plan) { attni_free(plan->context, plan->backend_data); }
+
+/* ---------------------------------------------------------------- run */
+
+static uint32_t options_of(const attn_problem *p, const attn_tensors *t) {
+    uint32_t options = 0;
+    if (p->softcap > 0) options |= ATTNI_SOFTCAP;
+    if (p->has_alibi) options |= ATTNI_ALIBI;
+    if (p->has_bias) options |= ATTNI_BIAS;
+    if (p->has_mask) options |= ATTNI_MASK;
+    if (!(t->scale > 0)) options |= ATTNI_SCALE_FIRST;
+    if (p->dropout_p > 0) options |= ATTNI_DROPOUT;
+    return options;
+}
+
+static attn_status run_cpu(const attn_plan *plan, const attni_run *run) {
+    const attn_problem *p = &plan->problem;
+    const attni_cpu_plan *c = plan->backend_data;
+    attni_job job = {.p = p, .t = run->tensors, .group = plan->group, .kind = run->kind, .accum = run->accum};
+    job.options = options_of(p, &run->tensors);
+    job.dropout_threshold = attni_dropout_threshold(p->dropout_p);
+    job.dropout_scale = 1.0f / (1.0f - p->dropout_p);
+    if (run->kind == ATTNI_RUN_FINISH) attni_cpu_finish(plan, &job, run->accum);
+    else if (c->kernel->decode != NULL) attni_cpu_decode(plan, &job, run->workspace);
+    else attni_cpu_forward(plan, &job, run->workspace);
+    return ATTN_OK;
+}
+
+const attni_backend *attni_cpu_backend(void) {
+    static const attni_backend backend = {
+        .device = ATTN_DEVICE_CPU,
+        .context_open = context_open,
+        .context_close = context_close,
+        .plan_open = plan_open,
+        .plan_close = plan_close,
+        .workspace_alloc = attni_alloc,
+        .workspace_free = attni_free,
+        .run = run_cpu,
+        .accum_begin = attni_cpu_accum_begin,
+        .accum_merge = attni_cpu_accum_merge,
+        .accum_check = attni_cpu_accum_check,
+    };
+    return &backend;
+}

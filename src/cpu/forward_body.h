@@ -1,0 +1,334 @@
+/*
+ * The forward of FlashAttention-2 (Dao 2023, algorithm 1) for one tile of queries, written once over the
+ * vector layer that the including file chose (simd_*.h).
+ *
+ * Queries lie in the lanes of vectors; keys and dims are loop axes. So scores are computed transposed,
+ *
+ *     S^T[key][query] = sum over d of K[key][d] * Q^T[d][query]         K broadcast, Q^T loaded
+ *     O^T[dim][query] += sum over keys of V[key][dim] * P^T[key][query]  V broadcast, P^T loaded
+ *
+ * and what softmax keeps for each row (m, l) is one vector: no reduction crosses lanes, no dim or key
+ * count needs a multiple of the vector's width, and rows of different heads of a group share a tile.
+ *
+ *      tile: up to FORWARD_TILE_ROWS rows = subs of FORWARD_SUB_ROWS rows
+ *
+ *      K, V: FORWARD_KEYS keys at a time converted to panels, shared by the subs
+ *        |
+ *        v            sub 0    sub 1   ...          a sub's Q^T and S^T stay in L1
+ *      [ block ]  x   [S^T]    [S^T]                then P^T in place of S^T
+ *                     [O^T]    [O^T]                O^T in L2, read and written once a block
+ *
+ * Products run in register tiles of FORWARD_MR keys (or dims) x FORWARD_NV vectors of queries.
+ * A sub skips the keys that none of its rows sees; only blocks at an interval's edge are masked.
+ * A row's bits depend on nothing but itself: blocks begin at multiples of FORWARD_KEYS, sums run
+ * over ascending keys, what is masked adds exact zeros, and rescaling is decided lane by lane.
+ *
+ * The reference m is the row's maximum when it was last moved, in units of the scores; it moves only when
+ * the maximum has grown by more than LAZY (O and l then are multiplied, exactly as in real arithmetic,
+ * since the final division uses the same reference). In float32 nothing is lost by that: exp2 of at most
+ * LAZY more has the same relative error. Where P is rounded to bf16 (SIMD_PAIR 2), O is divided by the
+ * sum of the rounded P, so that the rounding of a row's dominant probability cancels; l keeps the
+ * unrounded sum for the LSE.
+ */
+#ifndef FORWARD_KEYS
+#error "define FORWARD_KEYS, FORWARD_MR, FORWARD_NV and FORWARD_TILE_ROWS, and include a simd_*.h first"
+#endif
+
+#include <string.h>
+
+#include "cpu/emit.h"
+#include "cpu/forward_scores.h"
+
+
+/* A thread's memory while it computes a tile. */
+typedef struct forward_scratch {
+    float *q;       /* Q^T: subs of [unit][row] */
+    float *o;       /* O^T: subs of [dim][row], dims to a multiple of FORWARD_MR */
+    float *k, *v;   /* panels of a block: [key][unit of dim], [key / SIMD_PAIR][dim] of units */
+    float *s;       /* S^T, then P^T in units: [key][row] of one sub */
+    float *staging; /* SIMD_LANES rows as they come from or go to memory */
+    tile_rows rows;
+} forward_scratch;
+
+/* Sizes of a tile's panels in floats (units); ld_* are padded off powers of two, which share cache sets. */
+typedef struct forward_shape {
+    int64_t units_qk, dim_v;       /* dim_qk in units; dim_v to a multiple of FORWARD_MR */
+    int64_t ld_k, ld_v, ld_staging;
+} forward_shape;
+
+SIMD_INLINE forward_shape forward_shape_of(int64_t dim_qk, int64_t dim_v) {
+    forward_shape f;
+    f.units_qk = (dim_qk + SIMD_PAIR - 1) / SIMD_PAIR;
+    f.dim_v = attni_round_up(dim_v, FORWARD_MR);
+    f.ld_k = attni_round_up(f.units_qk, SIMD_LANES) + SIMD_LANES;
+    f.ld_v = attni_round_up(f.dim_v, SIMD_LANES) + SIMD_LANES;
+    f.ld_staging = attni_max(f.ld_k, f.ld_v);
+    return f;
+}
+
+/* Carves the scratch; with a null base it only measures. */
+static size_t forward_carve(forward_scratch *w, char *base, int64_t tile_rows_count, int64_t dim_qk, int64_t dim_v) {
+    const forward_shape f = forward_shape_of(dim_qk, dim_v);
+    const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
+    const int64_t floats[6] = {rows * f.units_qk,      rows * f.dim_v,
+                               FORWARD_KEYS * f.ld_k,  FORWARD_KEYS / SIMD_PAIR * f.ld_v,
+                               FORWARD_KEYS * FORWARD_SUB_ROWS, SIMD_LANES * f.ld_staging};
+    float **const parts[6] = {&w->q, &w->o, &w->k, &w->v, &w->s, &w->staging};
+    size_t offset = 0;
+    for (int i = 0; i < 6; i++) {
+        *parts[i] = base == NULL ? NULL : (float *)(void *)(base + offset);
+        offset += (size_t)attni_round_up(floats[i], 16) * sizeof(float);
+    }
+    return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, rows);
+}
+
+static size_t forward_scratch_bytes(int64_t tile_rows_count, int64_t dim_qk, int64_t dim_v) {
+    forward_scratch w;
+    return forward_carve(&w, NULL, tile_rows_count, dim_qk, dim_v);
+}
+
+/* ---------------------------------------------------------------- load */
+
+/* Q^T of one sub: rows become lanes. Absent rows hold zeros. */
+static void load_queries(const attni_job *job, const attni_tile *tile, int64_t first, int64_t count,
+                         const forward_shape *f, float *staging, float *q) {
+    for (int64_t v = 0; v < FORWARD_NV; v++) {
+        for (int64_t lane = 0; lane < SIMD_LANES; lane++) {
+            const int64_t row = v * SIMD_LANES + lane;
+            float *to = staging + lane * f->ld_staging;
+            if (row < count) simd_pack_row(job->p->dtype_q, attni_q_row(job, tile, first + row), to, job->p->dim_qk);
+            else memset(to, 0, (size_t)attni_round_up(f->units_qk, SIMD_LANES) * sizeof(float));
+        }
+        float block[SIMD_LANES * SIMD_LANES];
+        for (int64_t d = 0; d < f->units_qk; d += SIMD_LANES) {
+            simd_transpose(staging + d, f->ld_staging, block, SIMD_LANES);
+            const int64_t n = attni_min(SIMD_LANES, f->units_qk - d);
+            for (int64_t i = 0; i < n; i++)
+                vf_store(q + (d + i) * FORWARD_SUB_ROWS + v * SIMD_LANES, vf_load(block + i * SIMD_LANES));
+        }
+    }
+}
+
+/* Panels of keys [key, key + count), with zeros up to a multiple of FORWARD_MR. */
+static void load_keys(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
+                      const forward_shape *f, forward_scratch *w) {
+    const attn_problem *p = job->p;
+    const int64_t padded = attni_round_up(count, FORWARD_MR);
+    for (int64_t j = 0; j < count; j++) simd_pack_row(p->dtype_kv, attni_k_row(job, tile, key + j), w->k + j * f->ld_k, p->dim_qk);
+    for (int64_t j = count; j < padded; j++) memset(w->k + j * f->ld_k, 0, (size_t)f->units_qk * sizeof(float));
+    for (int64_t j = 0; j < padded; j += SIMD_PAIR) {
+        const void *rows[2] = {NULL, NULL};
+        for (int64_t i = 0; i < SIMD_PAIR; i++)
+            if (j + i < count) rows[i] = attni_v_row(job, tile, key + j + i);
+        float *to = w->v + j / SIMD_PAIR * f->ld_v;
+        if (rows[0] != NULL) simd_pack_values(p->dtype_kv, rows, to, p->dim_v);
+        const int64_t written = rows[0] != NULL ? p->dim_v : 0;
+        memset(to + written, 0, (size_t)(f->dim_v - written) * sizeof(float));
+    }
+}
+
+/* ---------------------------------------------------------------- products */
+
+/* FORWARD_MR keys: S^T = K Q^T, and the maximum of each lane so far. */
+SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64_t ld_k, int64_t units, float *s,
+                             vf top[FORWARD_NV]) {
+    vf acc[FORWARD_MR][FORWARD_NV];
+    SIMD_UNROLL
+    for (int r = 0; r < FORWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) acc[r][v] = vf_zero();
+    }
+    for (int64_t d = 0; d < units; d++) {
+        vf lane[FORWARD_NV];
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) lane[v] = vf_load(q + d * FORWARD_SUB_ROWS + v * SIMD_LANES);
+        SIMD_UNROLL
+        for (int r = 0; r < FORWARD_MR; r++) {
+            const vf one = vf_set1(k[r * ld_k + d]);
+            SIMD_UNROLL
+            for (int v = 0; v < nv; v++) acc[r][v] = simd_dot(one, lane[v], acc[r][v]);
+        }
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < FORWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) {
+            vf_store(s + r * FORWARD_SUB_ROWS + v * SIMD_LANES, acc[r][v]);
+            top[v] = vf_max(top[v], acc[r][v]);
+        }
+    }
+}
+
+/* FORWARD_MR dims: O^T += V^T P^T over count / SIMD_PAIR rows of units. */
+SIMD_INLINE void output_tile(const int nv, const float *p, const float *v_panel, int64_t ld_v, int64_t count,
+                             float *o) {
+    vf acc[FORWARD_MR][FORWARD_NV];
+    SIMD_UNROLL
+    for (int r = 0; r < FORWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) acc[r][v] = vf_load(o + r * FORWARD_SUB_ROWS + v * SIMD_LANES);
+    }
+    for (int64_t j = 0; j < count; j++) {
+        vf lane[FORWARD_NV];
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) lane[v] = vf_load(p + j * FORWARD_SUB_ROWS + v * SIMD_LANES);
+        SIMD_UNROLL
+        for (int r = 0; r < FORWARD_MR; r++) {
+            const vf one = vf_set1(v_panel[j * ld_v + r]);
+            SIMD_UNROLL
+            for (int v = 0; v < nv; v++) acc[r][v] = simd_dot(one, lane[v], acc[r][v]);
+        }
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < FORWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) vf_store(o + r * FORWARD_SUB_ROWS + v * SIMD_LANES, acc[r][v]);
+    }
+}
+
+/* ---------------------------------------------------------------- softmax */
+
+/* Moves the references of lanes whose maximum outgrew them; gives each lane's reference for exp2. */
+SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float *l, float *l_rounded, float *o, int64_t dim_v) {
+    const vf old = vf_load(m), nothing = vf_set1(-INFINITY);
+    const vmask grown = vf_greater(top, vf_add(old, vf_set1(units->lazy)));
+    if (!vmask_any(grown)) return vf_select(vf_equal(old, nothing), vf_zero(), old);
+    const vf now = vf_select(grown, top, old);
+    /* a lane that has seen nothing has l = o = 0: any finite factor will do, and 2^-inf is 0 */
+    const vf factor = vf_select(grown, vf_exp2(vf_sub(old, now), vf_set1(units->to_log2)), vf_set1(1.0f));
+    vf_store(m, now);
+    vf_store(l, vf_mul(vf_load(l), factor));
+    if (SIMD_PAIR == 2) vf_store(l_rounded, vf_mul(vf_load(l_rounded), factor));
+    for (int64_t d = 0; d < dim_v; d++) vf_store(o + d * FORWARD_SUB_ROWS, vf_mul(vf_load(o + d * FORWARD_SUB_ROWS), factor));
+    return vf_select(vf_equal(now, nothing), vf_zero(), now);
+}
+
+/* P^T = exp2((S^T - reference) * scale) over S^T in place, in units; sums into l. */
+SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scale, const vf reference[FORWARD_NV],
+                               float *l, float *l_rounded) {
+    vf sum[FORWARD_NV], sum_rounded[FORWARD_NV];
+    const vf c = vf_set1(scale);
+    SIMD_UNROLL
+    for (int v = 0; v < nv; v++) sum[v] = sum_rounded[v] = vf_zero();
+    for (int64_t j = 0; j < count; j += SIMD_PAIR) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) {
+            const float *from = s + j * FORWARD_SUB_ROWS + v * SIMD_LANES;
+            float *to = s + j / SIMD_PAIR * FORWARD_SUB_ROWS + v * SIMD_LANES;
+            const vf p0 = vf_exp2(vf_sub(vf_load(from), reference[v]), c);
+#if SIMD_PAIR == 2
+            const vf p1 = vf_exp2(vf_sub(vf_load(from + FORWARD_SUB_ROWS), reference[v]), c);
+            const vf unit = simd_pair(p0, p1);
+            sum[v] = vf_add(sum[v], vf_add(p0, p1));
+            sum_rounded[v] = simd_dot(simd_pair_ones(), unit, sum_rounded[v]);
+            vf_store(to, unit);
+#else
+            sum[v] = vf_add(sum[v], p0);
+            vf_store(to, p0);
+#endif
+        }
+    }
+    SIMD_UNROLL
+    for (int v = 0; v < nv; v++) {
+        vf_store(l + v * SIMD_LANES, vf_add(vf_load(l + v * SIMD_LANES), sum[v]));
+        if (SIMD_PAIR == 2)
+            vf_store(l_rounded + v * SIMD_LANES, vf_add(vf_load(l_rounded + v * SIMD_LANES), sum_rounded[v]));
+    }
+}
+
+/* ---------------------------------------------------------------- accumulate */
+
+/* One sub against keys [begin, end) of the block at key0 (begin a multiple of FORWARD_MR from it). */
+SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile *tile, const forward_shape *f,
+                            forward_scratch *w, int64_t sub, int64_t key0, int64_t begin, int64_t end) {
+    const int64_t first = sub * FORWARD_SUB_ROWS;
+    const int64_t count = attni_round_up(end - begin, FORWARD_MR);
+    const float *q = w->q + first * f->units_qk, *k = w->k + begin * f->ld_k;
+    float *o = w->o + first * f->dim_v;
+    vf top[FORWARD_NV];
+    for (int v = 0; v < nv; v++) top[v] = vf_set1(-INFINITY);
+    for (int64_t j = 0; j < count; j += FORWARD_MR)
+        scores_tile(nv, q, k + j * f->ld_k, f->ld_k, f->units_qk, w->s + j * FORWARD_SUB_ROWS, top);
+
+    const score_block block = {w->s, key0 + begin, count, first, nv};
+    const int options = (job->options & ATTNI_SCORE_OPTIONS) != 0;
+    if (options) score_options(job, tile, &w->rows, &block);
+    if (options || score_needs_mask(&w->rows, &block)) score_mask(&w->rows, &block, top);
+
+    float *m = w->rows.m + first, *l = w->rows.l + first, *l_rounded = w->rows.l_rounded + first;
+    vf reference[FORWARD_NV];
+    for (int v = 0; v < nv; v++)
+        reference[v] = move_reference(&w->rows.units, top[v], m + v * SIMD_LANES, l + v * SIMD_LANES,
+                                      l_rounded + v * SIMD_LANES, o + v * SIMD_LANES, f->dim_v);
+    probabilities(nv, w->s, count, w->rows.units.to_log2, reference, l, l_rounded);
+    if (job->options & ATTNI_DROPOUT) score_dropout(job, tile, &w->rows, &block);
+
+    for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR)
+        output_tile(nv, w->s, w->v + begin / SIMD_PAIR * f->ld_v + d, f->ld_v, count / SIMD_PAIR, o + d * FORWARD_SUB_ROWS);
+}
+
+/* ---------------------------------------------------------------- finish */
+
+/* Lanes become rows again; each is emitted. */
+static void finish_sub(const attni_job *job, const attni_tile *tile, const forward_shape *f, forward_scratch *w,
+                       int64_t sub, int64_t count) {
+    const int64_t first = sub * FORWARD_SUB_ROWS;
+    const float *o = w->o + first * f->dim_v;
+    for (int64_t v = 0; v * SIMD_LANES < count; v++) {
+        const float *l = w->rows.l + first + v * SIMD_LANES, *l_rounded = w->rows.l_rounded + first + v * SIMD_LANES;
+        vf factor = vf_set1(job->dropout_scale);
+        if (SIMD_PAIR == 2) /* o * l / l_rounded, so that the division by l divides by what was summed */
+            factor = vf_select(vf_equal(vf_load(l_rounded), vf_zero()), factor,
+                               vf_mul(factor, vf_div(vf_load(l), vf_load(l_rounded))));
+        float block[SIMD_LANES * SIMD_LANES];
+        for (int64_t d = 0; d < f->dim_v; d += SIMD_LANES) {
+            for (int64_t i = 0; i < SIMD_LANES; i++) {
+                const int64_t dim = attni_min(d + i, f->dim_v - 1);
+                vf_store(block + i * SIMD_LANES, vf_mul(vf_load(o + dim * FORWARD_SUB_ROWS + v * SIMD_LANES), factor));
+            }
+            simd_transpose(block, SIMD_LANES, w->staging + d, f->ld_staging);
+        }
+        const int64_t lanes = attni_min(SIMD_LANES, count - v * SIMD_LANES);
+        for (int64_t lane = 0; lane < lanes; lane++) {
+            const int64_t row = first + v * SIMD_LANES + lane;
+            emit_row(job, tile, tile->row_begin + row, (double)w->rows.m[row] * w->rows.units.to_natural, w->rows.l[row],
+                     w->staging + lane * f->ld_staging);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- the tile */
+
+static void forward_tile(const attni_job *job, const attni_tile *tile, void *scratch) {
+    const attn_problem *p = job->p;
+    const forward_shape f = forward_shape_of(p->dim_qk, p->dim_v);
+    const int64_t rows = tile->row_end - tile->row_begin;
+    const int64_t subs = attni_ceil_div(rows, FORWARD_SUB_ROWS);
+    forward_scratch w;
+    forward_carve(&w, scratch, rows, p->dim_qk, p->dim_v);
+    memset(w.o, 0, (size_t)(subs * FORWARD_SUB_ROWS * f.dim_v) * sizeof(float));
+    tile_rows_fill(job, tile, &w.rows, subs * FORWARD_SUB_ROWS);
+    for (int64_t sub = 0; sub < subs; sub++)
+        load_queries(job, tile, tile->row_begin + sub * FORWARD_SUB_ROWS, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS),
+                     &f, w.staging, w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
+
+    const int64_t from = w.rows.begin_all / FORWARD_KEYS * FORWARD_KEYS, to = w.rows.end_all;
+    for (int64_t key = from; key < to; key += FORWARD_KEYS) {
+        const int64_t keys = attni_min(FORWARD_KEYS, to - key);
+        load_keys(job, tile, key, keys, &f, &w);
+        for (int64_t sub = 0; sub < subs; sub++) {
+            const int64_t begin = attni_max(0, w.rows.sub_begin[sub] - key) / FORWARD_MR * FORWARD_MR;
+            const int64_t end = attni_min(keys, w.rows.sub_end[sub] - key);
+            if (begin >= end) continue;
+            const int64_t left = rows - sub * FORWARD_SUB_ROWS;
+#if FORWARD_NV >= 3
+            if (left > 2 * SIMD_LANES) accumulate(3, job, tile, &f, &w, sub, key, begin, end);
+            else
+#endif
+            if (left > SIMD_LANES) accumulate(2, job, tile, &f, &w, sub, key, begin, end);
+            else accumulate(1, job, tile, &f, &w, sub, key, begin, end);
+        }
+    }
+    for (int64_t sub = 0; sub < subs; sub++)
+        finish_sub(job, tile, &f, &w, sub, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS));
+}

@@ -1,0 +1,96 @@
+/*
+ * The contract between the drivers (forward.c, decode.c) and the kernels of each instruction set.
+ */
+#ifndef ATTNI_CPU_KERNEL_H
+#define ATTNI_CPU_KERNEL_H
+
+#include "core/accum.h"
+#include "core/internal.h"
+#include "core/mask.h"
+
+/* Whatever asks for more than scale, causal mask, window and lengths. */
+typedef enum attni_cpu_option {
+    ATTNI_SOFTCAP = 1,
+    ATTNI_ALIBI = 2,
+    ATTNI_BIAS = 4,
+    ATTNI_MASK = 8,
+    ATTNI_SCALE_FIRST = 16,   /* scale <= 0: applied before masks and maxima */
+    ATTNI_SCORE_OPTIONS = 31, /* those that change scores */
+    ATTNI_DROPOUT = 32
+} attni_cpu_option;
+
+/* One run, as kernels see it. */
+typedef struct attni_job {
+    const attn_problem *p;
+    attn_tensors t;
+    int64_t group;
+    uint32_t options;           /* attni_cpu_option, or'ed */
+    uint32_t dropout_threshold; /* keep where the 16-bit number >= it */
+    float dropout_scale;        /* 1/(1 - p) */
+    attni_run_kind kind;
+    attni_accum accum;          /* ADD: rows (batch, head, query) */
+} attni_job;
+
+/* Rows [row_begin, row_end) of (query, head in group), heads fastest, of one batch and kv head. */
+typedef struct attni_tile {
+    attni_sequence sequence;
+    int64_t head_kv;
+    int64_t row_begin, row_end;
+} attni_tile;
+
+static inline int64_t attni_tile_head(const attni_job *job, const attni_tile *tile, int64_t row) {
+    return tile->head_kv * job->group + row % job->group;
+}
+
+/* Forward: computes a tile's rows over all of its keys and emits each (emit.h). */
+typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, void *scratch);
+
+/* Decode: rows 0 to row_end (few) of a tile over the keys [key_begin, key_end) into the partial
+ * arrays m[row], l[row], o[row][dim_v]. */
+typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin, int64_t key_end,
+                                attni_accum partial, void *scratch);
+
+typedef struct attni_cpu_kernel {
+    const char *name;
+    const char *op;
+    attn_isa isa;
+    const char *dtypes;  /* in words */
+    bool bf16_only;      /* Q, K and V bf16: both products by vdpbf16ps */
+    int32_t tile_rows;   /* forward: rows of the largest tile; decode: most rows */
+    int32_t sub_rows;    /* forward: tiles are multiples of this */
+    attni_forward_fn forward;
+    attni_decode_fn decode;
+    size_t (*scratch_bytes)(int64_t tile_rows, int64_t dim_qk, int64_t dim_v);
+} attni_cpu_kernel;
+
+extern const attni_cpu_kernel attni_cpu_kernels[];
+extern const int32_t attni_cpu_kernel_count;
+
+/* ---------------------------------------------------------------- addresses */
+
+/* Byte address of element i of a tensor of dtype. */
+static inline const void *attni_at(const void *base, attn_dtype dtype, int64_t i) {
+    return (const char *)base + i * (int64_t)attni_dtype_size(dtype);
+}
+
+/* Rows of q, k, v, o. */
+static inline const void *attni_q_row(const attni_job *job, const attni_tile *tile, int64_t row) {
+    const attni_sequence *s = &tile->sequence;
+    return attni_at(job->t.q, job->p->dtype_q,
+                    s->q_batch * job->p->q.batch + (s->q_begin + row / job->group) * job->p->q.seqlen +
+                        attni_tile_head(job, tile, row) * job->p->q.heads);
+}
+
+static inline const void *attni_k_row(const attni_job *job, const attni_tile *tile, int64_t key) {
+    const attni_sequence *s = &tile->sequence;
+    return attni_at(job->t.k, job->p->dtype_kv,
+                    s->k_batch * job->p->k.batch + (s->k_begin + key) * job->p->k.seqlen + tile->head_kv * job->p->k.heads);
+}
+
+static inline const void *attni_v_row(const attni_job *job, const attni_tile *tile, int64_t key) {
+    const attni_sequence *s = &tile->sequence;
+    return attni_at(job->t.v, job->p->dtype_kv,
+                    s->k_batch * job->p->v.batch + (s->k_begin + key) * job->p->v.seqlen + tile->head_kv * job->p->v.heads);
+}
+
+#endif

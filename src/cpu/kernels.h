@@ -1,0 +1,18 @@
+/* The functions of kernels.def, declared. */
+#ifndef ATTNI_KERNELS_H
+#define ATTNI_KERNELS_H
+
+#include "cpu/kernel.h"
+
+#define FORWARD(name, isa, dtypes, bf16_only, rows, multiple)                       \
+    void attni_##name(const attni_job *job, const attni_tile *tile, void *scratch); \
+    size_t attni_##name##_scratch(int64_t tile_rows, int64_t dim_qk, int64_t dim_v);
+#define DECODE(name, isa, dtypes, bf16_only, rows)                                  \
+    void attni_##name(const attni_job *job, const attni_tile *tile, int64_t begin,  \
+                      int64_t end, attni_accum partial, void *scratch);             \
+    size_t attni_##name##_scratch(int64_t tile_rows, int64_t dim_qk, int64_t dim_v);
+#include "cpu/kernels.def"
+#undef FORWARD
+#undef DECODE
+
+#endif

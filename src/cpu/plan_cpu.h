@@ -1,0 +1,33 @@
+/* What a CPU plan holds, and how its runs are driven. */
+#ifndef ATTNI_PLAN_CPU_H
+#define ATTNI_PLAN_CPU_H
+
+#include "cpu/kernel.h"
+
+typedef struct attni_cpu_plan {
+    const attni_cpu_kernel *kernel;
+    int32_t threads;      /* tasks of a run */
+    int64_t sequences;    /* batch * heads_kv */
+    int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: chunks of keys */
+    int64_t piece_size;   /* rows of a tile; keys of a chunk */
+    size_t scratch_bytes; /* of a task */
+    size_t partial_floats; /* decode: of one piece's m, l and o */
+} attni_cpu_plan;
+
+/* One run's shared state: pieces are taken by ticket. */
+typedef struct attni_cpu_loop {
+    const attni_job *job;
+    const attni_cpu_plan *plan;
+    char *workspace;
+    atomic_llong ticket;
+} attni_cpu_loop;
+
+void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *workspace);
+void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace);
+
+/* Emits the rows of (batch, head) pairs from arrays in an accumulator's order. */
+void attni_cpu_finish(const attn_plan *plan, const attni_job *job, attni_accum accum);
+/* A row's m, l and o into the run's outputs; o is overwritten. */
+void attni_cpu_emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l, float *o);
+
+#endif

@@ -1,0 +1,127 @@
+/* The vector layer in plain C: four floats, which any compiler can keep in one 128-bit register. */
+#ifndef ATTNI_SIMD_PORTABLE_H
+#define ATTNI_SIMD_PORTABLE_H
+
+#include <math.h>
+#include <stdint.h>
+
+#include "core/half.h"
+#include "core/internal.h"
+
+#define SIMD_LANES 4
+#define SIMD_PAIR 1
+#if defined(__GNUC__)
+#define SIMD_INLINE static inline __attribute__((always_inline))
+#define SIMD_UNROLL _Pragma("GCC unroll 8")
+#else
+#define SIMD_INLINE static inline
+#define SIMD_UNROLL
+#endif
+
+typedef struct vf {
+    float x[4];
+} vf;
+
+typedef struct vmask {
+    int x[4];
+} vmask;
+
+#define SIMD_EACH for (int i = 0; i < 4; i++)
+
+SIMD_INLINE vf vf_load(const float *p) { vf r; SIMD_EACH r.x[i] = p[i]; return r; }
+SIMD_INLINE void vf_store(float *p, vf a) { SIMD_EACH p[i] = a.x[i]; }
+SIMD_INLINE vf vf_set1(float x) { vf r; SIMD_EACH r.x[i] = x; return r; }
+SIMD_INLINE vf vf_zero(void) { return vf_set1(0); }
+SIMD_INLINE vf vf_add(vf a, vf b) { SIMD_EACH a.x[i] += b.x[i]; return a; }
+SIMD_INLINE vf vf_sub(vf a, vf b) { SIMD_EACH a.x[i] -= b.x[i]; return a; }
+SIMD_INLINE vf vf_mul(vf a, vf b) { SIMD_EACH a.x[i] *= b.x[i]; return a; }
+SIMD_INLINE vf vf_div(vf a, vf b) { SIMD_EACH a.x[i] /= b.x[i]; return a; }
+SIMD_INLINE vf vf_max(vf a, vf b) { SIMD_EACH a.x[i] = a.x[i] > b.x[i] ? a.x[i] : b.x[i]; return a; }
+SIMD_INLINE vf vf_abs(vf a) { SIMD_EACH a.x[i] = fabsf(a.x[i]); return a; }
+/* Not fused: fmaf is a slow call where the processor has no such instruction. */
+SIMD_INLINE vf vf_fma(vf a, vf b, vf c) { SIMD_EACH c.x[i] += a.x[i] * b.x[i]; return c; }
+SIMD_INLINE vmask vf_greater(vf a, vf b) { vmask r; SIMD_EACH r.x[i] = a.x[i] > b.x[i]; return r; }
+SIMD_INLINE vmask vf_equal(vf a, vf b) { vmask r; SIMD_EACH r.x[i] = a.x[i] == b.x[i]; return r; }
+SIMD_INLINE int vmask_any(vmask m) { return m.x[0] | m.x[1] | m.x[2] | m.x[3]; }
+SIMD_INLINE vf vf_select(vmask m, vf yes, vf no) { SIMD_EACH yes.x[i] = m.x[i] ? yes.x[i] : no.x[i]; return yes; }
+SIMD_INLINE float vf_sum(vf a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }
+
+SIMD_INLINE float vf_top(vf a) {
+    const float x = a.x[0] > a.x[1] ? a.x[0] : a.x[1], y = a.x[2] > a.x[3] ? a.x[2] : a.x[3];
+    return x > y ? x : y;
+}
+
+SIMD_INLINE vmask vi_inside(const int32_t *begin, const int32_t *end, int32_t key) {
+    vmask r;
+    SIMD_EACH r.x[i] = begin[i] <= key && key < end[i];
+    return r;
+}
+
+SIMD_INLINE vf simd_dot(vf a, vf b, vf c) { return vf_fma(a, b, c); }
+
+/* 2^(x c) as in simd_avx512.h. */
+SIMD_INLINE vf vf_exp2(vf x, vf c) {
+    SIMD_EACH {
+        const float y = x.x[i] * c.x[i], t = y + 0x1.8p23f, f = y - (t - 0x1.8p23f);
+        float p = 0x1.5bba14p-10f;
+        p = p * f + 0x1.3cea88p-7f;
+        p = p * f + 0x1.c6b752p-5f;
+        p = p * f + 0x1.ebf9bcp-3f;
+        p = p * f + 0x1.62e42ap-1f;
+        p = p * f + 1.0f;
+        const float scaled = attni_from_bits(attni_bits(p) + (attni_bits(t) << 23));
+        x.x[i] = y < -126.0f ? 0.0f : f != f ? f : scaled;
+    }
+    return x;
+}
+
+SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, float *destination,
+                                int64_t destination_stride) {
+    for (int64_t r = 0; r < 4; r++)
+        for (int64_t c = 0; c < 4; c++) destination[c * destination_stride + r] = source[r * source_stride + c];
+}
+
+SIMD_INLINE float simd_number(attn_dtype dtype, const void *p, int64_t i) {
+    if (dtype == ATTN_F32) return ((const float *)p)[i];
+    const uint16_t h = ((const uint16_t *)p)[i];
+    return dtype == ATTN_F16 ? attni_f16_to_f32(h) : attni_bf16_to_f32(h);
+}
+
+SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
+    vf r = vf_zero();
+    for (int64_t i = 0; i < n && i < 4; i++) r.x[i] = simd_number(dtype, p, i);
+    return r;
+}
+
+SIMD_INLINE vf simd_load(attn_dtype dtype, const void *p) { return simd_load_part(dtype, p, 4); }
+
+SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
+    for (int64_t i = 0; i < n && i < 4; i++) {
+        if (dtype == ATTN_F32) ((float *)p)[i] = x.x[i];
+        else ((uint16_t *)p)[i] = dtype == ATTN_F16 ? attni_f32_to_f16(x.x[i]) : attni_f32_to_bf16(x.x[i]);
+    }
+}
+
+SIMD_INLINE void simd_prefetch(const void *p) { (void)p; }
+
+SIMD_INLINE vf simd_sums(const vf x[4]) {
+    vf r;
+    SIMD_EACH r.x[i] = vf_sum(x[i]);
+    return r;
+}
+
+static inline void simd_pack_floats(attn_dtype dtype, const void *source, float *floats, int64_t n) {
+    const int64_t size = (int64_t)attni_dtype_size(dtype);
+    for (int64_t i = 0; i < n; i += 4)
+        vf_store(floats + i, simd_load_part(dtype, (const char *)source + i * size, n - i));
+}
+
+static inline void simd_pack_row(attn_dtype dtype, const void *source, float *units, int64_t n) {
+    simd_pack_floats(dtype, source, units, n);
+}
+
+static inline void simd_pack_values(attn_dtype dtype, const void *const rows[2], float *units, int64_t n) {
+    simd_pack_floats(dtype, rows[0], units, n);
+}
+
+#endif

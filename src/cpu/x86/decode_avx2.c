@@ -1,0 +1,14 @@
+/* decode_avx2: see decode_body.h. */
+#include "cpu/x86/simd_avx2.h"
+
+#include "cpu/decode_body.h"
+#include "cpu/kernels.h"
+
+void attni_decode_avx2(const attni_job *job, const attni_tile *tile, int64_t begin, int64_t end, attni_accum partial,
+                            void *scratch) {
+    decode_tile_chunk(job, tile, begin, end, partial, scratch);
+}
+
+size_t attni_decode_avx2_scratch(int64_t rows, int64_t dim_qk, int64_t dim_v) {
+    return decode_scratch_bytes(rows, dim_qk, dim_v);
+}

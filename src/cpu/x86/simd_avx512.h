@@ -1,0 +1,178 @@
+/*
+ * The vector layer for AVX-512 F, BW, DQ, VL: 16 floats. A "unit" is four bytes of a panel: here one
+ * float; simd_avx512_bf16.h, which defines SIMD_PAIR as 2, holds two bf16 in each instead.
+ */
+#ifndef ATTNI_SIMD_AVX512_H
+#define ATTNI_SIMD_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "core/internal.h"
+
+#define SIMD_LANES 16
+#define SIMD_UNROLL _Pragma("GCC unroll 16")
+#define SIMD_INLINE static inline __attribute__((always_inline))
+
+typedef __m512 vf;
+typedef __mmask16 vmask;
+
+SIMD_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+SIMD_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+SIMD_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }
+SIMD_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
+SIMD_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+SIMD_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+SIMD_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+SIMD_INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+SIMD_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+SIMD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); } /* a * b + c */
+SIMD_INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
+SIMD_INLINE vmask vf_greater(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+SIMD_INLINE vmask vf_equal(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+SIMD_INLINE int vmask_any(vmask m) { return m != 0; }
+SIMD_INLINE vf vf_select(vmask m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
+SIMD_INLINE float vf_sum(vf a) { return _mm512_reduce_add_ps(a); }
+SIMD_INLINE float vf_top(vf a) { return _mm512_reduce_max_ps(a); }
+
+/* Lanes whose interval [begin, end) holds key. */
+SIMD_INLINE vmask vi_inside(const int32_t *begin, const int32_t *end, int32_t key) {
+    const __m512i k = _mm512_set1_epi32(key);
+    return _mm512_cmple_epi32_mask(_mm512_loadu_si512(begin), k) & _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(end), k);
+}
+
+/*
+ * 2^(x c): x c = n + f with n the nearest integer, 2^f by a polynomial of degree 5 on [-0.5, 0.5] (minimax,
+ * relative error 9.2e-8), n added to the exponent. Below n = -126 the result is 0; NaN stays NaN.
+ */
+SIMD_INLINE vf vf_exp2(vf x, vf c) {
+    const vf shift = _mm512_set1_ps(0x1.8p23f); /* adding it leaves n in the low mantissa bits */
+    const vf t = _mm512_fmadd_ps(x, c, shift);
+    const vf f = _mm512_fmsub_ps(x, c, _mm512_sub_ps(t, shift));
+    vf p = _mm512_set1_ps(0x1.5bba14p-10f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3cea88p-7f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6b752p-5f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebf9bcp-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42ap-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    const vmask normal = _mm512_cmp_ps_mask(t, _mm512_set1_ps(0x1.8p23f - 126.0f), _CMP_NLT_UQ);
+    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(normal, _mm512_castps_si512(p),
+                                                      _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+
+/* 16 x 16 floats (or units), rows of source_stride to rows of destination_stride. */
+SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, float *destination,
+                                int64_t destination_stride) {
+    __m512 a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps(source + i * source_stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) { /* pairs of rows: 2 x 2 blocks of floats */
+        b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* fours of rows */
+        const __m512d x0 = _mm512_castps_pd(b[4 * i]), x1 = _mm512_castps_pd(b[4 * i + 2]);
+        const __m512d y0 = _mm512_castps_pd(b[4 * i + 1]), y1 = _mm512_castps_pd(b[4 * i + 3]);
+        a[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(x0, x1));
+        a[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x0, x1));
+        a[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(y0, y1));
+        a[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(y0, y1));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* 128-bit lanes of rows 0-7 and 8-15 */
+        b[i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0x88);
+        b[4 + i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0xdd);
+        b[8 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0x88);
+        b[12 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        _mm512_storeu_ps(destination + i * destination_stride, _mm512_shuffle_f32x4(b[i], b[8 + i], 0x88));
+        _mm512_storeu_ps(destination + (4 + i) * destination_stride, _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0x88));
+        _mm512_storeu_ps(destination + (8 + i) * destination_stride, _mm512_shuffle_f32x4(b[i], b[8 + i], 0xdd));
+        _mm512_storeu_ps(destination + (12 + i) * destination_stride, _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0xdd));
+    }
+}
+
+/* 16 numbers of a dtype as floats; the masked form reads the first n and gives 0 beyond. */
+SIMD_INLINE vf simd_load(attn_dtype dtype, const void *p) {
+    if (dtype == ATTN_F32) return _mm512_loadu_ps(p);
+    const __m256i h = _mm256_loadu_si256(p);
+    if (dtype == ATTN_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
+    const __mmask16 m = (__mmask16)((1u << n) - 1);
+    if (dtype == ATTN_F32) return _mm512_maskz_loadu_ps(m, p);
+    const __m256i h = _mm256_maskz_loadu_epi16(m, p);
+    if (dtype == ATTN_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+SIMD_INLINE void simd_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+/* The sums of 16 vectors, in one. */
+SIMD_INLINE vf simd_sums(const vf x[16]) {
+    __m512 t[8], u[4];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        t[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* lanes of 128 bits: one sum of a quarter for each of four vectors */
+        const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
+        u[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    const vf low = _mm512_add_ps(_mm512_shuffle_f32x4(u[0], u[1], 0x88), _mm512_shuffle_f32x4(u[0], u[1], 0xdd));
+    const vf high = _mm512_add_ps(_mm512_shuffle_f32x4(u[2], u[3], 0x88), _mm512_shuffle_f32x4(u[2], u[3], 0xdd));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+}
+
+/* To bf16 with integer arithmetic, nearest even; NaN stays a NaN. */
+SIMD_INLINE __m256i simd_to_bf16(vf x) {
+    const __m512i u = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i kept = _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+}
+
+SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
+    const __mmask16 m = (__mmask16)((1u << n) - 1);
+    if (dtype == ATTN_F32) _mm512_mask_storeu_ps(p, m, x);
+    else if (dtype == ATTN_F16) _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    else _mm256_mask_storeu_epi16(p, m, simd_to_bf16(x));
+}
+
+/* n numbers of a dtype as floats; the last vector is filled with zeros. */
+SIMD_INLINE void simd_pack_typed(attn_dtype dtype, const void *source, float *floats, int64_t n) {
+    const int64_t size = (int64_t)attni_dtype_size(dtype);
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(floats + i, simd_load(dtype, (const char *)source + i * size));
+    if (i < n) _mm512_storeu_ps(floats + i, simd_load_part(dtype, (const char *)source + i * size, n - i));
+}
+
+static inline void simd_pack_floats(attn_dtype dtype, const void *source, float *floats, int64_t n) {
+    if (dtype == ATTN_F32) simd_pack_typed(ATTN_F32, source, floats, n);
+    else if (dtype == ATTN_F16) simd_pack_typed(ATTN_F16, source, floats, n);
+    else simd_pack_typed(ATTN_BF16, source, floats, n);
+}
+
+/* Panels: a unit is a float here. */
+#ifndef SIMD_PAIR
+#define SIMD_PAIR 1
+SIMD_INLINE vf simd_dot(vf a, vf b, vf c) { return vf_fma(a, b, c); }
+
+static inline void simd_pack_row(attn_dtype dtype, const void *source, float *units, int64_t n) {
+    simd_pack_floats(dtype, source, units, n);
+}
+
+static inline void simd_pack_values(attn_dtype dtype, const void *const rows[2], float *units, int64_t n) {
+    simd_pack_floats(dtype, rows[0], units, n);
+}
+#endif
+
+#endif

@@ -1,0 +1,24 @@
+/* What the files of the problem generator share. */
+#ifndef ATTNI_REFERENCE_PROBLEMS_PARTS_H
+#define ATTNI_REFERENCE_PROBLEMS_PARTS_H
+
+#include "problems.h"
+
+/*
+ * Memory of bytes for a tensor whose first byte stands skew bytes into it and whose pointer stands
+ * origin bytes further, all 0xff, a NaN of each dtype. Returns where the pointer stands, null when memory
+ * ran out. An input ends with its memory; an output lies between red zones.
+ */
+void *attni_buffer_input(attni_problems_buffer *buffer, int64_t bytes, int64_t skew, int64_t origin);
+void *attni_buffer_output(attni_problems_buffer *buffer, int64_t bytes, int64_t skew, int64_t origin);
+
+/* What byte i of an output's memory holds before a run. */
+unsigned char attni_buffer_poison(const attni_problems_buffer *buffer, size_t i);
+
+/* problems_values.c: fills the inputs. */
+void attni_problems_fill(attni_random *random, const attni_problems_case *c);
+
+/* problems_verify.c: writes text. */
+void attni_problems_describe(attni_problems_case *c);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * How far from the oracle an answer may be: the project's one definition. For every element of O,
+ * and of LSE, that a run writes:
+ *
+ *   |out - ref|  <=  2 max|naive - ref|  +  2 max|round(ref) - ref|  +  floor
+ *   ||out - ref||  <=  1.5 ||naive - ref||  +  floor of the norm
+ *
+ * ref is the oracle's float64, naive is naive.c's float32, round rounds to the output's dtype, the
+ * maxima and norms run over the whole tensor. Every comparison is !(diff <= tolerance), so that NaN
+ * fails; where round(ref) is inf or nan, out must be the same inf or nan, and nowhere else.
+ *
+ * Why a floor. On a problem of a few rows naive may be right by luck, and then says nothing. The floor is
+ * what first-order error analysis grants to any honest float32 kernel, element by element (u = 2^-24,
+ * P_j the probability, A_j the sum of the sizes of the terms that score j was added up from):
+ *   4u (sum P_j (A_j + c) |v_j|  +  |O| sum P_j (A_j + c))     c = 8 + sqrt(keys): exp, sums, rescales
+ *   3w sqrt(sum (P_j v_j)^2)     only for 16-bit V: three deviations of P rounded with w = 2^-11 or 2^-8
+ *   sqrt(keys) max|v| 2^-120     P that underflows (2^-25 for f16 V, whose P has subnormals)
+ * and for LSE 4u (sum P_j (A_j + c) + |LSE| + 1). It shrinks with the row's own numbers, so that it
+ * hides no bug: a wrong key, mask or scale moves O by far more than roundings do.
+ *
+ * The norm's floor is the floor of the worst row and one rounding: over many rows errors average out and the
+ * norm must then show it.
+ */
+#ifndef ATTNI_REFERENCE_TOLERANCE_H
+#define ATTNI_REFERENCE_TOLERANCE_H
+
+#include "attn/attn.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Packed arrays of one tensor: rows of dim numbers. Unwritten rows hold ATTNI_REFERENCE_UNWRITTEN in ref. */
+typedef struct attni_tolerance_arrays {
+    int64_t rows, dim;
+    const double *out, *ref, *naive, *floor;
+    attn_dtype dtype; /* of out */
+} attni_tolerance_arrays;
+
+typedef struct attni_tolerance_verdict {
+    int holds;
+    double ratio;   /* the larger of error / tolerance, of the elements and of the norm */
+    int64_t worst;  /* the element that decides, -1 for the norm */
+    double error;   /* its error */
+    double allowed; /* its tolerance */
+} attni_tolerance_verdict;
+
+attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arrays);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,122 @@
+/* Every allocation fails once: ATTN_OUT_OF_MEMORY with a sentence, and nothing stays behind. */
+#include "test.h"
+
+typedef struct ledger {
+    long long calls, fails_at, live; /* the call numbered fails_at (from 1) returns null */
+} ledger;
+
+static void *ledger_alloc(void *user, size_t bytes) {
+    ledger *l = user;
+    if (++l->calls == l->fails_at) return NULL;
+    ++l->live;
+    return test_memory(bytes);
+}
+
+static void ledger_free(void *user, void *pointer) {
+    ledger *l = user;
+    CHECK(pointer != NULL, "free was given null");
+    --l->live;
+    free(pointer);
+}
+
+/* What a program does with the library: the first status that is not ATTN_OK, with everything given back. */
+static attn_status live_through(ledger *l, const attn_problem *problem, const attn_tensors *tensors) {
+    attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
+    options.alloc = ledger_alloc;
+    options.free = ledger_free;
+    options.alloc_user = l;
+    options.threads = 2;
+    attn_context *context;
+    attn_status status = attn_context_create(ATTN_DEVICE_CPU, 0, &options, &context);
+    if (status != ATTN_OK) return status;
+    attn_plan *plan, *other = NULL;
+    status = attn_plan_create(context, problem, NULL, &plan);
+    if (status == ATTN_OK) {
+        attn_problem wider = *problem;
+        wider.seqlen_q *= 3;
+        status = attn_forward(plan, tensors, NULL);
+        if (status == ATTN_OK) status = attn_plan_create(context, &wider, NULL, &other);
+        if (status == ATTN_OK) {
+            char *accum = test_memory(attn_accum_size(plan));
+            status = attn_accum_begin(plan, accum, attn_accum_size(plan), NULL);
+            if (status == ATTN_OK) status = attn_accum_add(plan, tensors, accum, NULL);
+            if (status == ATTN_OK) status = attn_accum_finish(plan, tensors, accum, NULL);
+            free(accum);
+        }
+        attn_plan_destroy(other);
+        attn_plan_destroy(plan);
+    }
+    attn_context_destroy(context);
+    return status;
+}
+
+static void test_failures(const attn_problem *problem) {
+    attn_tensors t = ATTN_TENSORS_INIT;
+    size_t bytes = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
+    float *x = test_memory(bytes), *o = test_memory(bytes);
+    memset(x, 0, bytes);
+    t.q = t.k = t.v = x;
+    t.o = o;
+    for (long long n = 1;; ++n) {
+        ledger l = {0, n, 0};
+        attn_status status = live_through(&l, problem, &t);
+        CHECK(l.live == 0, "call %lld failed, %lld blocks stayed behind", n, l.live);
+        if (l.calls < n) {
+            CHECK(status == ATTN_OK, "%s: %s", attn_status_name(status), attn_last_error());
+            CHECK(n > 1, "the context's allocator was never called");
+            break;
+        }
+        CHECK(status == ATTN_OUT_OF_MEMORY, "call %lld failed: %s", n, attn_status_name(status));
+        CHECK(attn_last_error()[0] != 0, "no sentence");
+        NEED(n < 10000);
+    }
+    free(x);
+    free(o);
+}
+
+/* A run with a workspace of its own, and a lone run without one, allocate nothing. */
+static void test_quiet(const attn_problem *problem) {
+    ledger l = {0, 0, 0};
+    attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
+    options.alloc = ledger_alloc;
+    options.free = ledger_free;
+    options.alloc_user = &l;
+    attn_context *context;
+    attn_plan *plan;
+    NEED(attn_context_create(ATTN_DEVICE_CPU, 0, &options, &context) == ATTN_OK);
+    NEED(attn_plan_create(context, problem, NULL, &plan) == ATTN_OK);
+    size_t bytes = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
+    float *x = test_memory(bytes), *o = test_memory(bytes);
+    memset(x, 0, bytes);
+    attn_tensors t = ATTN_TENSORS_INIT;
+    t.q = t.k = t.v = x;
+    t.o = o;
+    attn_execution e = ATTN_EXECUTION_INIT;
+    e.workspace_bytes = attn_plan_workspace_size(plan);
+    e.workspace = test_memory(e.workspace_bytes);
+    long long calls = l.calls;
+    for (int i = 0; i < 3; ++i) {
+        NEED(attn_forward(plan, &t, &e) == ATTN_OK);
+        NEED(attn_forward(plan, &t, NULL) == ATTN_OK);
+    }
+    CHECK(l.calls == calls, "runs allocated %lld times", l.calls - calls);
+    free(e.workspace);
+    free(x);
+    free(o);
+    attn_plan_destroy(plan);
+    attn_context_destroy(context);
+    CHECK(l.live == 0, "%lld blocks stayed behind", l.live);
+}
+
+int main(void) {
+    attn_problem problem = ATTN_PROBLEM_INIT;
+    problem.heads_q = 4;
+    problem.heads_kv = 2;
+    problem.dim_qk = problem.dim_v = 64;
+    problem.seqlen_k = 300;
+    for (problem.seqlen_q = 1; problem.seqlen_q < 200; problem.seqlen_q += 99) { /* decode, then forward */
+        test_failures(&problem);
+        test_quiet(&problem);
+    }
+    return test_report();
+}

@@ -1,0 +1,247 @@
+/*
+ * Problem validation over any bytes: plan creation answers with a plan or with a status and a sentence,
+ * whatever numbers stand in the problem. Small plans are run too, with every option that they announce.
+ */
+#include "attn/attn.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void demand(int condition) {
+    if (!condition) abort();
+}
+
+/* ---------------------------------------------------------------- bytes to numbers */
+
+typedef struct reader {
+    const uint8_t *at;
+    size_t left;
+} reader;
+
+static uint8_t take_byte(reader *r) {
+    if (r->left == 0) return 0;
+    r->left--;
+    return *r->at++;
+}
+
+static uint64_t take_word(reader *r) {
+    uint64_t word = 0;
+    for (int i = 0; i < 8; i++) word = word << 8 | take_byte(r);
+    return word;
+}
+
+/* Mostly a small number, now and then one at the edge of its type. */
+static int64_t take_size(reader *r) {
+    static const int64_t edges[] = {-1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT32_MAX, (int64_t)1 << 32, 1024, 1025};
+    const uint8_t kind = take_byte(r);
+    if (kind < 224) return kind % 24;
+    if (kind < 248) return edges[kind % 8];
+    return (int64_t)take_word(r);
+}
+
+static int64_t take_stride(reader *r) {
+    const uint8_t kind = take_byte(r);
+    if (kind < 192) return ATTN_STRIDE_PACKED;
+    return kind < 208 ? 0 : take_size(r);
+}
+
+static int32_t take_flag(reader *r) {
+    const uint8_t kind = take_byte(r);
+    return kind < 160 ? 0 : kind < 250 ? 1 : (int32_t)kind - 252;
+}
+
+static int take_enum(reader *r, int count) {
+    const uint8_t kind = take_byte(r);
+    return kind < 250 ? kind % count : (int)kind - 253;
+}
+
+static float take_float(reader *r) {
+    const uint8_t kind = take_byte(r);
+    if (kind < 128) return 0.0f;
+    if (kind < 240) return (float)(kind - 128) / 112.0f;
+    const uint32_t bits = (uint32_t)take_word(r);
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+static int64_t take_window(reader *r) { return take_byte(r) < 160 ? ATTN_WINDOW_UNLIMITED : take_size(r); }
+
+static attn_strides take_strides(reader *r) {
+    attn_strides strides;
+    strides.batch = take_stride(r);
+    strides.seqlen = take_stride(r);
+    strides.heads = take_stride(r);
+    return strides;
+}
+
+static attn_score_strides take_score_strides(reader *r) {
+    attn_score_strides strides;
+    strides.batch = take_stride(r);
+    strides.heads = take_stride(r);
+    strides.queries = take_stride(r);
+    return strides;
+}
+
+static attn_problem take_problem(reader *r) {
+    attn_problem p = ATTN_PROBLEM_INIT;
+    p.batch = take_size(r);
+    p.heads_kv = take_size(r);
+    p.heads_q = take_byte(r) < 240 && p.heads_kv > 0 && p.heads_kv < 64 ? p.heads_kv * (1 + take_byte(r) % 4) : take_size(r);
+    p.seqlen_q = take_size(r);
+    p.seqlen_k = take_size(r);
+    p.dim_qk = take_size(r);
+    p.dim_v = take_size(r);
+    p.dtype_q = (attn_dtype)take_enum(r, 3);
+    p.dtype_kv = take_byte(r) < 192 ? p.dtype_q : (attn_dtype)take_enum(r, 3);
+    p.dtype_o = (attn_dtype)take_enum(r, 3);
+    p.mask = (attn_mask)take_enum(r, 2);
+    p.lengths_q = (attn_lengths)take_enum(r, 3);
+    p.lengths_k = (attn_lengths)take_enum(r, 3);
+    p.window_left = take_window(r);
+    p.window_right = take_window(r);
+    p.softcap = take_float(r);
+    p.dropout_p = take_float(r);
+    p.has_alibi = take_flag(r);
+    p.has_sinks = take_flag(r);
+    p.has_bias = take_flag(r);
+    p.has_mask = take_flag(r);
+    p.dtype_bias = (attn_dtype)take_enum(r, 3);
+    p.needs_backward = take_byte(r) < 250 ? 0 : 1;
+    p.deterministic = take_flag(r);
+    p.batch_invariant = take_flag(r);
+    p.q = take_strides(r);
+    p.k = take_strides(r);
+    p.v = take_strides(r);
+    p.o = take_strides(r);
+    p.bias = take_score_strides(r);
+    p.mask_strides = take_score_strides(r);
+    p.alibi_stride_batch = take_byte(r) < 192 ? 0 : take_size(r);
+    p.reserved = take_byte(r) < 250 ? 0 : 1;
+    if (take_byte(r) >= 250) p.struct_size = (size_t)take_size(r) % (sizeof p + 1);
+    return p;
+}
+
+/* ---------------------------------------------------------------- running */
+
+enum { RUN_LIMIT = 1 << 22 }; /* elements of a tensor that is worth running */
+
+/* One more than the last element's index, or -1 if that is too much. */
+static int64_t extent(int dims, const int64_t *sizes, const int64_t *strides) {
+    int64_t last = 0;
+    for (int i = 0; i < dims; i++) {
+        if (sizes[i] == 0) return 0;
+        if (sizes[i] > RUN_LIMIT || strides[i] > RUN_LIMIT || strides[i] < 0) return -1;
+        last += (sizes[i] - 1) * strides[i];
+        if (last >= RUN_LIMIT) return -1;
+    }
+    return last + 1;
+}
+
+static int64_t or_packed(int64_t stride, int64_t packed) { return stride == ATTN_STRIDE_PACKED ? packed : stride; }
+
+static int64_t tensor_extent(const attn_problem *p, attn_strides s, int64_t seqlen, int64_t heads, int64_t dim) {
+    const int64_t sizes[4] = {p->batch, seqlen, heads, dim};
+    int64_t strides[4] = {0, 0, or_packed(s.heads, dim), 1};
+    if (seqlen > RUN_LIMIT || heads > RUN_LIMIT) return -1;
+    strides[1] = or_packed(s.seqlen, heads * dim);
+    strides[0] = or_packed(s.batch, seqlen * heads * dim);
+    return extent(4, sizes, strides);
+}
+
+static int64_t score_extent(const attn_problem *p, attn_score_strides s) {
+    const int64_t sizes[4] = {p->batch, p->heads_q, p->seqlen_q, p->seqlen_k};
+    if (p->heads_q > 4096 || p->seqlen_q > 4096 || p->seqlen_k > 4096) return -1;
+    const int64_t strides[4] = {or_packed(s.batch, p->heads_q * p->seqlen_q * p->seqlen_k),
+                                or_packed(s.heads, p->seqlen_q * p->seqlen_k), or_packed(s.queries, p->seqlen_k), 1};
+    return extent(4, sizes, strides);
+}
+
+static void *make(int64_t elements, size_t size, int fill) {
+    void *memory = malloc((size_t)elements * size + 1);
+    demand(memory != NULL);
+    memset(memory, fill, (size_t)elements * size + 1);
+    return memory;
+}
+
+/* Every tensor lies in a block of exactly its size. */
+static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
+    int64_t extents[] = {tensor_extent(p, p->q, p->seqlen_q, p->heads_q, p->dim_qk),
+                         tensor_extent(p, p->k, p->seqlen_k, p->heads_kv, p->dim_qk),
+                         tensor_extent(p, p->v, p->seqlen_k, p->heads_kv, p->dim_v),
+                         tensor_extent(p, p->o, p->seqlen_q, p->heads_q, p->dim_v),
+                         p->has_bias ? score_extent(p, p->bias) : 0,
+                         p->has_mask ? score_extent(p, p->mask_strides) : 0};
+    for (size_t i = 0; i < sizeof extents / sizeof extents[0]; i++)
+        if (extents[i] < 0) return;
+    /* Ragged tensors ignore their batch strides, and a stride between batches of slopes may be anything. */
+    if (p->lengths_q == ATTN_LENGTHS_RAGGED || p->lengths_k == ATTN_LENGTHS_RAGGED) return;
+    if (p->alibi_stride_batch < 0 || p->alibi_stride_batch > 4096) return;
+    if (p->batch > 64 || p->heads_q > 64 || p->batch * p->heads_q * p->seqlen_q * p->seqlen_k > 200000) return;
+
+    const int fill = take_byte(r) % 4 == 0 ? 0xff : 0x3c; /* all NaN, or small numbers in every dtype */
+    attn_tensors t = ATTN_TENSORS_INIT;
+    int32_t *lengths_q = make(p->batch, 4, 0), *lengths_k = make(p->batch, 4, 0);
+    for (int64_t b = 0; b < p->batch; b++) {
+        lengths_q[b] = (int32_t)(take_byte(r) % (p->seqlen_q + 1));
+        lengths_k[b] = (int32_t)(take_byte(r) % (p->seqlen_k + 1));
+    }
+    void *blocks[] = {make(extents[0], p->dtype_q == ATTN_F32 ? 4 : 2, fill),
+                      make(extents[1], p->dtype_kv == ATTN_F32 ? 4 : 2, fill),
+                      make(extents[2], p->dtype_kv == ATTN_F32 ? 4 : 2, fill),
+                      make(extents[3], p->dtype_o == ATTN_F32 ? 4 : 2, 0),
+                      make(extents[4], p->dtype_bias == ATTN_F32 ? 4 : 2, 0x3c),
+                      make(extents[5], 1, 1),
+                      make(p->heads_q + p->batch * p->alibi_stride_batch, 4, 0x3c),
+                      make(p->heads_q, 4, 0x3c),
+                      make(p->batch * p->heads_q * p->seqlen_q, 4, 0)};
+    t.q = blocks[0];
+    t.k = blocks[1];
+    t.v = blocks[2];
+    t.o = blocks[3];
+    t.bias = blocks[4];
+    t.mask = blocks[5];
+    t.alibi_slopes = blocks[6];
+    t.sinks = blocks[7];
+    t.lse = take_byte(r) % 2 ? blocks[8] : NULL;
+    t.lengths_q = lengths_q;
+    t.lengths_k = lengths_k;
+    t.query_start = take_byte(r) < 128 ? ATTN_POSITION_DEFAULT : take_size(r);
+    t.key_start = take_byte(r) < 128 ? ATTN_POSITION_DEFAULT : take_size(r);
+    t.seqlen_k = take_byte(r) < 128 ? ATTN_LENGTH_DEFAULT : take_size(r);
+    const attn_status status = attn_forward(plan, &t, NULL);
+    demand(status == ATTN_OK || attn_last_error()[0] != 0);
+    free(lengths_q);
+    free(lengths_k);
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static attn_context *context;
+    reader r = {data, size};
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    attn_plan *plan = NULL;
+    if (context == NULL) {
+        attn_context_options one = ATTN_CONTEXT_OPTIONS_INIT;
+        one.threads = 1;
+        demand(attn_context_create(ATTN_DEVICE_CPU, 0, &one, &context) == ATTN_OK);
+    }
+    const attn_problem problem = take_problem(&r);
+    options.isa = (attn_isa)take_enum(&r, 5);
+    options.algorithm = (attn_algorithm)(take_byte(&r) < 224 ? 0 : take_enum(&r, 4));
+    options.threads = take_byte(&r) < 224 ? 0 : (int32_t)take_size(&r);
+    options.workspace_limit = take_byte(&r) < 240 ? 0 : take_word(&r);
+    const attn_status status = attn_plan_create(context, &problem, &options, &plan);
+    if (status == ATTN_OK) {
+        demand(plan != NULL && attn_plan_kernel(plan)[0] != 0 && attn_plan_describe(plan)[0] != 0);
+        demand(attn_accum_size(plan) >= 64);
+        run(plan, &problem, &r);
+    } else {
+        demand(plan == NULL && attn_last_error()[0] != 0 && strcmp(attn_status_name(status), "unknown status") != 0);
+    }
+    attn_plan_destroy(plan);
+    return 0;
+}

@@ -1,0 +1,308 @@
+/* The oracle against numbers computed by hand, and its parts against their published definitions. */
+#include "test.h"
+#include "reference/problems.h"
+#include "reference/rounding.h"
+
+static int near(double a, double b) { return fabs(a - b) <= 1e-12 * (1.0 + fabs(b)); }
+
+static void test_rounding(void) {
+    for (uint32_t bits = 0; bits < 65536; ++bits) {
+        for (int dtype = ATTN_F16; dtype <= ATTN_BF16; ++dtype) {
+            uint16_t in = (uint16_t)bits, out;
+            double x = attni_reference_load(&in, (attn_dtype)dtype, 0);
+            attni_reference_store(&out, (attn_dtype)dtype, 0, x);
+            if (isnan(x)) {
+                CHECK(isnan(attni_reference_load(&out, (attn_dtype)dtype, 0)), "NaN of bits %04x", bits);
+            } else {
+                CHECK(in == out, "bits %04x came back as %04x", in, out);
+                CHECK(attni_reference_round(x, (attn_dtype)dtype) == x,
+                      "bits %04x do not round to themselves", in);
+            }
+        }
+    }
+    const struct {
+        double from, to;
+        attn_dtype dtype;
+    } cases[] = {
+        {65519.0, 65504.0, ATTN_F16},
+        {65520.0, INFINITY, ATTN_F16},
+        {0x1p-25, 0.0, ATTN_F16},
+        {0x1.8p-25, 0x1p-24, ATTN_F16},
+        {1.0 + 0x1p-11, 1.0, ATTN_F16},
+        {1.0 + 0x1.8p-10, 1.0 + 0x1p-9, ATTN_F16},
+        {1.0 + 0x1p-8, 1.0, ATTN_BF16},
+        {1.0 + 0x1.00001p-8, 1.0 + 0x1p-7, ATTN_BF16},
+        {-0x1.ffp127, -INFINITY, ATTN_BF16},
+        {1.0 + 0x1p-24, 1.0, ATTN_F32},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        double got = attni_reference_round(cases[i].from, cases[i].dtype);
+        CHECK(got == cases[i].to, "%a rounds to %a, not to %a", cases[i].from, got, cases[i].to);
+    }
+}
+
+/* The known answers that come with Random123. */
+static void test_philox(void) {
+    const uint32_t cases[3][10] = {
+        {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+        {0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0x408f276d, 0x41c83b0e,
+         0xa20bc7c6, 0x6d5451fd},
+        {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09, 0x94fdcceb,
+         0x5001e420, 0x24126ea1},
+    };
+    for (int i = 0; i < 3; ++i) {
+        uint32_t counter[4];
+        memcpy(counter, cases[i], sizeof counter);
+        attni_reference_philox(counter, cases[i][4], cases[i][5]);
+        CHECK(memcmp(counter, cases[i] + 6, sizeof counter) == 0, "case %d gives %08x", i, counter[0]);
+    }
+}
+
+/* Eight keys share a call, and the block below position 0 is block -1. */
+static void test_dropout(void) {
+    attn_problem p = ATTN_PROBLEM_INIT;
+    attn_tensors t = ATTN_TENSORS_INIT;
+    p.heads_q = 3;
+    p.dropout_p = 0.5f;
+    t.dropout_seed = 0x299f31d0a4093822u;
+    t.dropout_offset = 0x9903707344u; /* its high word plays no part */
+    int kept = 0;
+    for (int64_t key = -16; key < 16; ++key) {
+        uint32_t counter[4] = {key < -8  ? 0xfffffffeu
+                               : key < 0 ? 0xffffffffu
+                               : key < 8 ? 0u
+                                         : 1u,
+                               0xfffffffbu, 5u, 0x03707344u};
+        attni_reference_philox(counter, 0xa4093822u, 0x299f31d0u);
+        int lane = (int)(key & 7);
+        uint32_t value = lane & 1 ? counter[lane / 2] >> 16 : counter[lane / 2] & 0xffffu;
+        int keeps = attni_reference_keeps(&p, &t, 1, 2, -5, key);
+        CHECK(keeps == (value >= 32768), "key %lld, value %u", (long long)key, value);
+        kept += keeps;
+    }
+    CHECK(kept > 4 && kept < 28, "%d of 32 kept", kept);
+}
+
+/* Two queries, three keys, dim 1: every option's effect can be said in one line. */
+typedef struct small {
+    attn_problem p;
+    attn_tensors t;
+    float q[2], k[3], v[3], bias[6], slope[1], sink[1];
+    uint8_t mask[6];
+    double o[2], lse[2];
+} small;
+
+static void small_begin(small *s) {
+    const attn_problem p = ATTN_PROBLEM_INIT;
+    const attn_tensors t = ATTN_TENSORS_INIT;
+    const float q[] = {1, 2}, k[] = {1, -1, 0.5f}, v[] = {1, 10, 100};
+    s->p = p;
+    s->t = t;
+    s->p.seqlen_q = 2;
+    s->p.seqlen_k = 3;
+    s->p.dim_qk = s->p.dim_v = 1;
+    memcpy(s->q, q, sizeof q);
+    memcpy(s->k, k, sizeof k);
+    memcpy(s->v, v, sizeof v);
+    s->t.q = s->q;
+    s->t.k = s->k;
+    s->t.v = s->v;
+    s->t.bias = s->bias;
+    s->t.mask = s->mask;
+    s->t.alibi_slopes = s->slope;
+    s->t.sinks = s->sink;
+}
+
+/* Compares with rows of three logits (-inf: hidden) and a sink. */
+static void small_expect(small *s, const char *name, const double logits[6], double sink) {
+    attni_reference_result result = {s->o, s->lse, NULL, NULL, NULL, NULL};
+    NEED(attni_reference_forward(&s->p, &s->t, &result) == 0);
+    for (int i = 0; i < 2; ++i) {
+        double sum = exp(sink), o = 0.0;
+        for (int j = 0; j < 3; ++j) {
+            sum += exp(logits[3 * i + j]);
+            o += exp(logits[3 * i + j]) * (double)s->v[j];
+        }
+        o = sum > 0.0 ? o / sum : 0.0;
+        CHECK(near(s->o[i], o), "%s: o[%d] is %.17g, not %.17g", name, i, s->o[i], o);
+        CHECK(s->lse[i] == log(sum) || near(s->lse[i], log(sum)), "%s: lse[%d] is %.17g, not %.17g", name, i,
+              s->lse[i], log(sum));
+    }
+}
+
+static void test_small(void) {
+    const double none = -INFINITY;
+    small s;
+    small_begin(&s);
+    small_expect(&s, "plain", (double[6]){1, -1, 0.5, 2, -2, 1}, none);
+
+    s.t.scale = -0.5f;
+    small_expect(&s, "scale", (double[6]){-0.5, 0.5, -0.25, -1, 1, -0.5}, none);
+
+    small_begin(&s);
+    s.p.mask = ATTN_MASK_CAUSAL;
+    small_expect(&s, "causal, bottom right", (double[6]){1, -1, none, 2, -2, 1}, none);
+    s.t.query_start = 0;
+    small_expect(&s, "causal, top left", (double[6]){1, none, none, 2, -2, none}, none);
+    s.t.key_start = 1;
+    small_expect(&s, "causal, keys from 1", (double[6]){none, none, none, 2, none, none}, none);
+    s.p.has_sinks = 1;
+    s.sink[0] = 0.25f;
+    small_expect(&s, "a row of its sink alone", (double[6]){none, none, none, 2, none, none}, 0.25);
+
+    small_begin(&s); /* query positions 1 and 2 */
+    s.p.window_left = 0;
+    small_expect(&s, "window left", (double[6]){none, -1, 0.5, none, none, 1}, none);
+    s.p.window_left = ATTN_WINDOW_UNLIMITED;
+    s.p.window_right = 0;
+    small_expect(&s, "window right", (double[6]){1, -1, none, 2, -2, 1}, none);
+
+    small_begin(&s);
+    s.p.softcap = 2.0f;
+    s.p.has_alibi = 1;
+    s.slope[0] = 0.5f;
+    s.p.has_bias = 1;
+    for (int i = 0; i < 6; ++i) s.bias[i] = (float)i;
+    s.bias[4] = -INFINITY;
+    small_expect(&s, "softcap, then alibi and bias",
+                 (double[6]){2 * tanh(0.5) - 0.5 + 0, 2 * tanh(-0.5) + 1, 2 * tanh(0.25) - 0.5 + 2,
+                             2 * tanh(1.0) - 1.0 + 3, none, 2 * tanh(0.5) + 5},
+                 none);
+    s.p.bias.queries = 0;
+    s.p.softcap = 0.0f;
+    s.p.has_alibi = 0;
+    small_expect(&s, "one bias row for all", (double[6]){1 + 0, -1 + 1, 0.5 + 2, 2 + 0, -2 + 1, 1 + 2}, none);
+
+    small_begin(&s);
+    s.p.has_mask = 1;
+    memcpy(s.mask, (uint8_t[6]){0, 7, 0, 0, 0, 0}, 6);
+    small_expect(&s, "mask", (double[6]){none, -1, none, none, none, none}, none);
+
+    small_begin(&s);
+    const int32_t length[1] = {2};
+    s.p.lengths_k = ATTN_LENGTHS_PADDED;
+    s.t.lengths_k = length;
+    s.k[2] = s.v[2] = NAN;
+    attni_reference_result result = {s.o, s.lse, NULL, NULL, NULL, NULL};
+    NEED(attni_reference_forward(&s.p, &s.t, &result) == 0);
+    double o = (exp(1.0) + 10 * exp(-1.0)) / (exp(1.0) + exp(-1.0));
+    CHECK(near(s.o[0], o), "padded keys: %g, not %g", s.o[0], o);
+
+    small_begin(&s);
+    s.t.seqlen_q = 1;
+    NEED(attni_reference_forward(&s.p, &s.t, &result) == 0);
+    CHECK(s.o[1] == ATTNI_REFERENCE_UNWRITTEN && s.lse[1] == ATTNI_REFERENCE_UNWRITTEN, "o[1] is %g", s.o[1]);
+    CHECK(near(s.lse[0], log(exp(1.0) + exp(-1.0) + exp(0.5))), "lse[0] is %g", s.lse[0]);
+}
+
+static void test_tolerance(void) {
+    const double ref[] = {1.0, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)INFINITY};
+    const double naive[] = {1.25, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)INFINITY};
+    const double floors[] = {0.5, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)NAN};
+    double out[] = {1.75, (double)NAN, 5.0, (double)INFINITY};
+    attni_tolerance_arrays arrays = {4, 1, out, ref, naive, floors, ATTN_F32};
+    const struct {
+        double first, second, last;
+        int holds;
+    } cases[] = {
+        {1.75, (double)NAN, (double)INFINITY, 1}, {0.25, (double)NAN, (double)INFINITY, 1},
+        {2.01, (double)NAN, (double)INFINITY, 0}, {(double)NAN, (double)NAN, (double)INFINITY, 0},
+        {1.0, 0.0, (double)INFINITY, 0},          {1.0, (double)NAN, -(double)INFINITY, 0},
+        {1.0, (double)NAN, (double)NAN, 0},       {-(double)INFINITY, (double)NAN, (double)INFINITY, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        out[0] = cases[i].first;
+        out[1] = cases[i].second;
+        out[3] = cases[i].last;
+        CHECK(attni_tolerance_judge(&arrays).holds == cases[i].holds, "case %zu", i);
+    }
+}
+
+static attni_tolerance_arrays arrays_of(const attni_problems_case *c, int is_lse, const double *out) {
+    const attni_reference_result *t = &c->truth;
+    attni_tolerance_arrays arrays = {attni_reference_lse_count(&c->problem, &c->tensors),
+                                     c->problem.dim_v,
+                                     out,
+                                     t->o,
+                                     t->o_naive,
+                                     t->o_floor,
+                                     c->problem.dtype_o};
+    if (!is_lse) return arrays;
+    attni_tolerance_arrays lse = {arrays.rows, 1, out, t->lse, t->lse_naive, t->lse_floor, ATTN_F32};
+    return lse;
+}
+
+/* The exact answer to a problem that is wrong in one thing. */
+typedef enum wrong { ONE_KEY_LESS, ONE_POSITION_OFF, SCALE_OFF, WRONG_COUNT } wrong;
+
+static int make_wrong(const attni_problems_case *c, wrong what, double *o, double *lse) {
+    attn_problem p = c->problem;
+    attn_tensors t = c->tensors;
+    attni_reference_sequence at = attni_reference_find(&p, &t, 0);
+    if (p.lengths_q || p.lengths_k || at.keys < 2 || at.rows < 1) return 0;
+    t.query_start = at.query_start;
+    t.key_start = at.key_start;
+    if (what == ONE_KEY_LESS) t.seqlen_k = at.keys - 1;
+    if (what == ONE_POSITION_OFF) --t.query_start;
+    if (what == SCALE_OFF)
+        t.scale = t.scale == ATTN_SCALE_DEFAULT ? 1.01f / sqrtf((float)p.dim_qk) : 1.01f * t.scale;
+    attni_reference_result result = {o, lse, NULL, NULL, NULL, NULL};
+    NEED(attni_reference_forward(&p, &t, &result) == 0);
+    for (int64_t i = 0; i < attni_reference_o_count(&p, &t); ++i) {
+        if (o[i] != ATTNI_REFERENCE_UNWRITTEN) o[i] = attni_reference_round(o[i], p.dtype_o);
+    }
+    return 1;
+}
+
+/* The naive answer passes everywhere; answers to other problems do not, where they differ visibly. */
+static void test_generator(void) {
+    int seen[WRONG_COUNT] = {0}, caught[WRONG_COUNT] = {0};
+    for (uint64_t seed = 0; seed < 600; ++seed) {
+        attni_problems_case c;
+        double ratio;
+        char message[1024];
+        NEED(attni_problems_make(&c, seed, NULL) == 0);
+        attni_problems_verify(&c, &ratio, message, sizeof message); /* makes the truth */
+        NEED(c.truth.o != NULL);
+        for (int is_lse = 0; is_lse < 2; ++is_lse) {
+            attni_tolerance_arrays arrays =
+                arrays_of(&c, is_lse, is_lse ? c.truth.lse_naive : c.truth.o_naive);
+            attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
+            CHECK(verdict.holds, "naive is %g from the oracle, allowed %g (%s)", verdict.error,
+                  verdict.allowed, c.text);
+        }
+        size_t rows = (size_t)attni_reference_lse_count(&c.problem, &c.tensors);
+        double *o = test_memory(rows * (size_t)c.problem.dim_v * sizeof *o),
+               *lse = test_memory(rows * sizeof *lse);
+        for (int what = 0; what < WRONG_COUNT; ++what) {
+            if (!make_wrong(&c, (wrong)what, o, lse)) continue;
+            double most = 0.0;
+            for (size_t i = 0; i < rows; ++i) {
+                if (lse[i] != ATTNI_REFERENCE_UNWRITTEN && lse[i] != c.truth.lse[i])
+                    most = fmax(most, fabs(lse[i] - c.truth.lse[i]));
+            }
+            if (!(most > 0.01)) continue;
+            attni_tolerance_arrays for_o = arrays_of(&c, 0, o), for_lse = arrays_of(&c, 1, lse);
+            ++seen[what];
+            caught[what] += !attni_tolerance_judge(&for_o).holds || !attni_tolerance_judge(&for_lse).holds;
+        }
+        free(o);
+        free(lse);
+        attni_problems_free(&c);
+    }
+    for (int what = 0; what < WRONG_COUNT; ++what) {
+        CHECK(seen[what] > 50, "mistake %d was made %d times", what, seen[what]);
+        CHECK(caught[what] >= seen[what] * 97 / 100, "mistake %d: %d of %d caught", what, caught[what],
+              seen[what]);
+    }
+}
+
+int main(void) {
+    test_rounding();
+    test_philox();
+    test_dropout();
+    test_small();
+    test_tolerance();
+    test_generator();
+    return test_report();
+}

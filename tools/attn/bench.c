@@ -1,0 +1,320 @@
+/*
+ * attn bench: times shapes, each beside what the machine can do at best in the same minute.
+ *
+ *   peak samples | warm-up | run, run, run, ... | peak samples
+ *
+ * Absolute figures move with the neighbours of a machine; the fraction of the peak moves far less. Runs
+ * of more than LONG_RUN seconds have a peak sample between them too.
+ */
+#include "bench_data.h"
+#include "bench_peak.h"
+#include "bench_report.h"
+#include "bench_shapes.h"
+#include "flags.h"
+#include "machine.h"
+#include "terminal.h"
+#include "tool.h"
+#include "work.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LONG_RUN 0.1
+enum { SAMPLE_LIMIT = 20000, THREAD_LIMIT = 16, PEAK_SAMPLES = 3 };
+
+typedef enum bench_op { OP_FORWARD, OP_DECODE, OP_BACKWARD } bench_op;
+
+typedef struct settings {
+    flag_list files, shape_texts, shape_files;
+    int op; /* -1: as the shape says */
+    int dtype, dtype_kv, isa, causal, device;
+    const char *threads_text, *json, *csv;
+    int64_t threads[THREAD_LIMIT];
+    size_t thread_counts;
+    int64_t repeat, seed;
+    double seconds;
+} settings;
+
+typedef struct samples {
+    double values[SAMPLE_LIMIT];
+    size_t count;
+} samples;
+
+static void add_sample(samples *s, double value) {
+    if (s->count < SAMPLE_LIMIT) s->values[s->count++] = value;
+}
+
+/* ---------------------------------------------------------------- flags */
+
+static const char *const op_names[] = {"forward", "decode", "backward", NULL};
+
+static int check_usage(settings *s) {
+    if (s->op == OP_BACKWARD) return tool_usage_error("bench", "--op backward: not in this version");
+    if (s->device != 0) return tool_usage_error("bench", "--device cuda: not in this version");
+    if (s->seconds < 0) return tool_usage_error("bench", "--seconds is %g; allowed is 0 and above", s->seconds);
+    if (s->dtype_kv < 0) s->dtype_kv = s->dtype;
+    s->threads[0] = machine_processors();
+    s->thread_counts = 1;
+    if (s->threads_text == NULL) return TOOL_OK;
+    s->thread_counts = flags_parse_integers(s->threads_text, 1, 1024, s->threads, THREAD_LIMIT);
+    if (s->thread_counts > 0) return TOOL_OK;
+    return tool_usage_error("bench", "--threads is '%s'; allowed are up to %d counts from 1 to 1024, as in 1,2",
+                            s->threads_text, THREAD_LIMIT);
+}
+
+static int parse(int argc, char **argv, settings *s) {
+    static const char *const devices[] = {"cpu", "cuda", NULL};
+    const flag_row rows[] = {
+        flag_section("What"),
+        flag_many("--shapes", &s->shape_files, "FILE", "a shape a line, # begins a comment; may be given again"),
+        flag_many("--shape", &s->shape_texts, "SHAPE", "B,Hq,Hkv,Sq,Sk,D[,Dv]; may be given again"),
+        flag_choice("--op", &s->op, op_names, "default: decode where the file says so, else forward"),
+        flag_choice("--dtype", &s->dtype, work_dtype_names, "of Q and O; default f32"),
+        flag_choice("--dtype-kv", &s->dtype_kv, work_dtype_names, "of K and V; default: --dtype"),
+        flag_switch("--causal", &s->causal, "causal mask for every shape; counted as the scores that are seen"),
+        flag_section("How"),
+        flag_choice("--device", &s->device, devices, "default cpu"),
+        flag_choice("--isa", &s->isa, work_isa_names, "instruction set; default auto"),
+        flag_text("--threads", &s->threads_text, "N,N,..", "default: one for each processor"),
+        flag_integer("--repeat", &s->repeat, 1, SAMPLE_LIMIT, "N", "at least N timed runs; default 5"),
+        flag_number("--seconds", &s->seconds, "X", "and at least X seconds of them; default 1"),
+        flag_integer("--seed", &s->seed, 0, INT64_MAX, "N", "of the random inputs; default 1"),
+        flag_section("Results"),
+        flag_text("--json", &s->json, "FILE", "machine and rows"),
+        flag_text("--csv", &s->csv, "FILE", "rows"),
+        flag_later("--algorithm", "CPUs have flash2, and split keys for decode"),
+    };
+    const flag_command command = {
+        "bench", "[OPTION]... [FILE]...",
+        "Times shapes on random normal data: median and fastest, GFLOP/s, and the fraction of the\n"
+        "machine's peak measured in the same run: multiply-adds on registers with the same number of\n"
+        "threads for forward, reading memory for decode. Decode takes turns among caches of K and V\n"
+        "that together exceed the last-level cache; its GB/s count K and V once.",
+        rows, FLAG_COUNT(rows), &s->files};
+    const int status = flags_parse(&command, argc, argv);
+    return status == FLAGS_GO && check_usage(s) != TOOL_OK ? TOOL_USAGE : status;
+}
+
+static int list_shapes(const settings *s, bench_shapes *shapes) {
+    int status = TOOL_OK;
+    for (size_t i = 0; status == TOOL_OK && i < s->shape_files.count; i++)
+        status = bench_shapes_add_file(shapes, s->shape_files.items[i]);
+    for (size_t i = 0; status == TOOL_OK && i < s->files.count; i++)
+        status = bench_shapes_add_file(shapes, s->files.items[i]);
+    for (size_t i = 0; status == TOOL_OK && i < s->shape_texts.count; i++)
+        status = bench_shapes_add(shapes, "--shape", s->shape_texts.items[i]);
+    if (status == TOOL_OK && shapes->count == 0)
+        status = tool_usage_error("bench", "no shape is given; allowed are --shape B,Hq,Hkv,Sq,Sk,D[,Dv] and files such as"
+                                           " bench/shapes/cpu_forward.txt");
+    for (size_t i = 0; status == TOOL_OK && i < shapes->count; i++) {
+        bench_shape *shape = &shapes->items[i];
+        char text[BENCH_SHAPE_TEXT_SIZE];
+        shape->causal |= s->causal;
+        if (s->op >= 0) shape->decode = s->op == OP_DECODE;
+        if (shape->decode && shape->seqlen_q != 1)
+            status = tool_usage_error("bench", "shape %s has Sq %lld; allowed is 1 with decode",
+                                      bench_shape_text(shape, text), (long long)shape->seqlen_q);
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- one row */
+
+typedef struct measurement {
+    const settings *settings;
+    const bench_shape *shape;
+    const bench_data *data;
+    int threads;
+    double progress_done, progress_whole;
+    machine_memory memory;
+    attn_context *context;
+    attn_plan *plan;
+    bench_peak peak;
+    samples times, flops_peaks, read_peaks;
+} measurement;
+
+static attn_problem problem_of(const settings *s, const bench_shape *shape) {
+    attn_problem p = ATTN_PROBLEM_INIT;
+    p.batch = shape->batch;
+    p.heads_q = shape->heads_q;
+    p.heads_kv = shape->heads_kv;
+    p.seqlen_q = shape->seqlen_q;
+    p.seqlen_k = shape->seqlen_k;
+    p.dim_qk = shape->dim_qk;
+    p.dim_v = shape->dim_v;
+    p.dtype_q = p.dtype_o = (attn_dtype)s->dtype;
+    p.dtype_kv = (attn_dtype)s->dtype_kv;
+    p.mask = shape->causal ? ATTN_MASK_CAUSAL : ATTN_MASK_NONE;
+    return p;
+}
+
+static int failed(const measurement *m, const char *what) {
+    char text[BENCH_SHAPE_TEXT_SIZE];
+    return tool_failure("bench", "%s: %s: %s", bench_shape_text(m->shape, text), what, attn_last_error());
+}
+
+static int make_plan(measurement *m) {
+    const attn_problem problem = problem_of(m->settings, m->shape);
+    attn_context_options context = ATTN_CONTEXT_OPTIONS_INIT;
+    context.threads = (int32_t)m->threads;
+    context.alloc = machine_alloc;
+    context.free = machine_free;
+    context.alloc_user = &m->memory;
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    options.isa = (attn_isa)m->settings->isa;
+    if (attn_context_create(ATTN_DEVICE_CPU, 0, &context, &m->context) != ATTN_OK)
+        return failed(m, "cannot open the CPU");
+    if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK) return failed(m, "cannot plan");
+    m->peak = strstr(attn_plan_kernel(m->plan), "avx512_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
+    return TOOL_OK;
+}
+
+static void sample_peaks(measurement *m, int count) {
+    machine_sleep(0.01); /* the threads of the last run may still spin */
+    for (int i = 0; i < count; i++) {
+        add_sample(&m->flops_peaks, bench_peak_gflops(m->peak, m->threads));
+        if (m->shape->decode)
+            add_sample(&m->read_peaks,
+                       bench_peak_read(m->data->arena, m->data->caches * m->data->cache_bytes, m->threads));
+    }
+}
+
+static int time_runs(measurement *m) {
+    const settings *s = m->settings;
+    const size_t warmup = m->shape->decode ? 2 : 1;
+    char text[BENCH_SHAPE_TEXT_SIZE];
+    double spent = 0;
+    bench_shape_text(m->shape, text);
+    for (size_t run = 0; m->times.count < SAMPLE_LIMIT; run++) {
+        if (m->times.count >= (size_t)s->repeat && spent >= s->seconds) break;
+        const double share = s->seconds > 0 && spent < s->seconds ? spent / s->seconds : 0.5;
+        /* Drawing takes microseconds, but not between the shortest runs. */
+        if (run % 16 == 0 || spent > (double)m->times.count * 0.01)
+            terminal_progress(m->progress_done + share, m->progress_whole, text);
+        const attn_tensors tensors = bench_data_tensors(m->data, run);
+        const double start = machine_seconds();
+        if (attn_forward(m->plan, &tensors, NULL) != ATTN_OK) return failed(m, "cannot run");
+        const double seconds = machine_seconds() - start;
+        if (run < warmup) continue;
+        add_sample(&m->times, seconds);
+        spent += seconds;
+        if (seconds > LONG_RUN) sample_peaks(m, 1);
+    }
+    return TOOL_OK;
+}
+
+static double minimum(const samples *s) {
+    double least = s->values[0];
+    for (size_t i = 1; i < s->count; i++) least = s->values[i] < least ? s->values[i] : least;
+    return least;
+}
+
+static void report_row(measurement *m, bench_report *report) {
+    const settings *s = m->settings;
+    const bench_shape *shape = m->shape;
+    const attn_problem problem = problem_of(s, shape);
+    const double heads = (double)shape->batch * (double)shape->heads_q;
+    const double visible = heads * work_visible(&problem, shape->seqlen_q, shape->seqlen_k, ATTN_POSITION_DEFAULT,
+                                                ATTN_POSITION_DEFAULT);
+    const double flops = 2.0 * visible * (double)(shape->dim_qk + shape->dim_v);
+    const double bytes = (double)m->data->kv_bytes + (shape->decode ? 0 : (double)(m->data->q_bytes + m->data->o_bytes));
+    const double seconds = machine_median(m->times.values, m->times.count);
+    const char *kernel = attn_plan_kernel(m->plan);
+    bench_row row = {
+        .op = op_names[shape->decode ? OP_DECODE : OP_FORWARD],
+        .kernel = kernel,
+        .algorithm = strncmp(kernel, "decode", 6) == 0 ? "split_keys" : "flash2",
+        .dtype = work_dtype_name((attn_dtype)s->dtype),
+        .dtype_kv = work_dtype_name((attn_dtype)s->dtype_kv),
+        .shape = *shape,
+        .threads = m->threads,
+        .runs = (int)m->times.count,
+        .ms_median = seconds * 1e3,
+        .ms_min = minimum(&m->times) * 1e3,
+        .gflops = flops / seconds * 1e-9,
+        .gbps = bytes / seconds * 1e-9,
+        .peak_kind = bench_peak_name(m->peak),
+        .peak_gflops = machine_median(m->flops_peaks.values, m->flops_peaks.count),
+        .extra_bytes = (int64_t)atomic_load(&m->memory.peak),
+        .caches = (int64_t)m->data->caches,
+    };
+    row.fraction_of_peak = row.peak_gflops > 0 ? row.gflops / row.peak_gflops : 0;
+    if (shape->decode) {
+        row.peak_kind = "read";
+        row.peak_gbps = machine_median(m->read_peaks.values, m->read_peaks.count);
+        row.fraction_of_peak = row.peak_gbps > 0 ? row.gbps / row.peak_gbps : 0;
+    }
+    bench_report_row(report, &row);
+}
+
+static int measure(measurement *m, bench_report *report) {
+    m->context = NULL;
+    m->plan = NULL;
+    m->times.count = m->flops_peaks.count = m->read_peaks.count = 0;
+    atomic_init(&m->memory.live, 0);
+    atomic_init(&m->memory.peak, 0);
+    int status = make_plan(m);
+    if (status == TOOL_OK) {
+        sample_peaks(m, PEAK_SAMPLES);
+        status = time_runs(m);
+    }
+    if (status == TOOL_OK) {
+        sample_peaks(m, PEAK_SAMPLES);
+        report_row(m, report);
+    }
+    attn_plan_destroy(m->plan);
+    attn_context_destroy(m->context);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the command */
+
+static void say_caches(const bench_data *data) {
+    char each[TERMINAL_BYTES_SIZE], all[TERMINAL_BYTES_SIZE];
+    terminal_progress_clear();
+    printf("%s%zu caches of K and V, %s each, %s in all%s\n", terminal_dim(stdout), data->caches,
+           terminal_bytes((double)data->kv_bytes, each),
+           terminal_bytes((double)(data->caches * data->cache_bytes), all), terminal_plain(stdout));
+}
+
+static int measure_all(const settings *s, const bench_shapes *shapes, bench_report *report) {
+    static measurement m; /* some hundred kilobytes of samples */
+    int status = TOOL_OK;
+    m.settings = s;
+    m.progress_whole = (double)(shapes->count * s->thread_counts);
+    for (size_t i = 0; status == TOOL_OK && i < shapes->count; i++) {
+        bench_data data;
+        char text[BENCH_SHAPE_TEXT_SIZE];
+        m.shape = &shapes->items[i];
+        m.data = &data;
+        if (!bench_data_make(&data, m.shape, m.shape->decode, (attn_dtype)s->dtype, (attn_dtype)s->dtype_kv,
+                             (uint64_t)s->seed + i))
+            status = tool_failure("bench", "%s: no memory for the inputs", bench_shape_text(m.shape, text));
+        if (status == TOOL_OK && m.shape->decode) say_caches(&data);
+        for (size_t t = 0; status == TOOL_OK && t < s->thread_counts; t++) {
+            m.threads = (int)s->threads[t];
+            m.progress_done = (double)(i * s->thread_counts + t);
+            status = measure(&m, report);
+        }
+        bench_data_free(&data);
+    }
+    terminal_progress_clear();
+    return status;
+}
+
+int attn_tool_bench(int argc, char **argv) {
+    settings s = {.op = -1, .dtype = ATTN_F32, .dtype_kv = -1, .repeat = 5, .seconds = 1, .seed = 1};
+    bench_shapes shapes = {NULL, 0};
+    bench_report report;
+    int status = parse(argc, argv, &s);
+    if (status != FLAGS_GO) return status;
+    status = list_shapes(&s, &shapes);
+    if (status == TOOL_OK) {
+        status = bench_report_open(&report, s.json, s.csv, argc, argv);
+        if (status == TOOL_OK) status = measure_all(&s, &shapes, &report);
+        const int closed = bench_report_close(&report);
+        if (status == TOOL_OK) status = closed;
+    }
+    bench_shapes_free(&shapes);
+    return status;
+}

@@ -1,0 +1,249 @@
+/*
+ * Each ceiling is a loop on every thread at once. The threads wait for each other before they begin,
+ * and the rate is the work of all over the time from the first beginning to the last end, which is
+ * how a kernel's time is taken too.
+ *
+ * Multiply-adds: twelve independent accumulators hide the latency (4 to 6 cycles times 2 pipes), none
+ * leaves its register. Reading: STREAMS pointers a thread, a cache line each in turn, prefetched some
+ * lines ahead; one stream a thread does not keep enough misses in flight.
+ */
+#include "bench_peak.h"
+
+#include "machine.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#include <immintrin.h>
+#endif
+
+/* ---------------------------------------------------------------- multiply-adds */
+
+/*
+ * Runs rounds of the loop and returns its floating-point operations. data holds DATA numbers between
+ * -1 and 1, so that the multipliers toggle as in real work; *sink keeps the results alive.
+ */
+typedef double (*flops_fn)(int64_t rounds, const float *data, float *sink);
+enum { DATA = 128 };
+
+static double fma_portable(int64_t rounds, const float *data, float *sink) {
+    enum { WIDTH = 64 };
+    float sums[WIDTH];
+    for (int j = 0; j < WIDTH; j++) sums[j] = data[j];
+    for (int64_t i = 0; i < rounds; i++)
+        for (int j = 0; j < WIDTH; j++) sums[j] = sums[j] * data[0] + data[1];
+    for (int j = 0; j < WIDTH; j++) *sink += sums[j];
+    return 2.0 * WIDTH * (double)rounds;
+}
+
+#if X86
+/*
+ * Twelve accumulators as locals, so that they stay in registers. Each starts with other numbers:
+ * the compiler would make equal ones one.
+ */
+#define DECLARE(type) type s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb
+#define EACH(f) f(s0) f(s1) f(s2) f(s3) f(s4) f(s5) f(s6) f(s7) f(s8) f(s9) f(sa) f(sb)
+
+__attribute__((target("avx2,fma"))) static double fma_avx2(int64_t rounds, const float *data, float *sink) {
+    const __m256 a = _mm256_loadu_ps(data), b = _mm256_loadu_ps(data + 32);
+    __m256 sum = b;
+    DECLARE(__m256);
+#define BEGIN(s) s = _mm256_loadu_ps(data++);
+#define STEP(s) s = _mm256_fmadd_ps(s, a, b);
+#define END(s) sum = _mm256_add_ps(sum, s);
+    EACH(BEGIN)
+    for (int64_t i = 0; i < rounds; i++) {
+        EACH(STEP)
+    }
+    EACH(END)
+#undef BEGIN
+#undef STEP
+#undef END
+    *sink += _mm256_cvtss_f32(sum);
+    return 2.0 * 12 * 8 * (double)rounds;
+}
+
+#define BEGIN(s) s = _mm512_loadu_ps(data++);
+#define END(s) sum = _mm512_add_ps(sum, s);
+
+__attribute__((target("avx512f"))) static double fma_avx512(int64_t rounds, const float *data, float *sink) {
+    const __m512 a = _mm512_loadu_ps(data), b = _mm512_loadu_ps(data + 32);
+    __m512 sum = b;
+    DECLARE(__m512);
+#define STEP(s) s = _mm512_fmadd_ps(s, a, b);
+    EACH(BEGIN)
+    for (int64_t i = 0; i < rounds; i++) {
+        EACH(STEP)
+    }
+    EACH(END)
+#undef STEP
+    *sink += _mm512_cvtss_f32(sum);
+    return 2.0 * 12 * 16 * (double)rounds;
+}
+
+__attribute__((target("avx512f,avx512bf16"))) static double dot_bf16(int64_t rounds, const float *data,
+                                                                     float *sink) {
+    const __m512bh a = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(data), _mm512_loadu_ps(data + 16));
+    const __m512bh b = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(data + 32), _mm512_loadu_ps(data + 48));
+    __m512 sum = _mm512_loadu_ps(data);
+    DECLARE(__m512);
+#define STEP(s) s = _mm512_dpbf16_ps(s, a, b);
+    EACH(BEGIN)
+    for (int64_t i = 0; i < rounds; i++) {
+        EACH(STEP)
+    }
+    EACH(END)
+#undef STEP
+    *sink += _mm512_cvtss_f32(sum);
+    return 4.0 * 12 * 16 * (double)rounds;
+}
+#endif
+
+typedef struct flops_loop {
+    const char *name;
+    flops_fn run;
+} flops_loop;
+
+static flops_loop find_loop(bench_peak peak) {
+#if X86
+    if (peak == BENCH_PEAK_BF16 && __builtin_cpu_supports("avx512bf16")) return (flops_loop){"vdpbf16ps", dot_bf16};
+    if (__builtin_cpu_supports("avx512f")) return (flops_loop){"fma_avx512", fma_avx512};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (flops_loop){"fma_avx2", fma_avx2};
+#endif
+    (void)peak;
+    return (flops_loop){"fma_portable", fma_portable};
+}
+
+const char *bench_peak_name(bench_peak peak) { return find_loop(peak).name; }
+
+/* ---------------------------------------------------------------- reading */
+
+/* Of 1 to 16 streams and 0 to 64 lines ahead, 4 and 16 read fastest on one thread and on two. */
+enum { STREAMS = 4, LINE = 64, AHEAD = 16 * LINE };
+
+static uint64_t read_portable(const char *from, size_t lines) {
+    uint64_t mix = 0;
+    const uint64_t *words = (const uint64_t *)(const void *)from;
+    for (size_t i = 0; i < lines * (LINE / sizeof *words); i++) mix ^= words[i];
+    return mix;
+}
+
+#if X86
+__attribute__((target("avx512f"))) static uint64_t read_avx512(const char *from, size_t lines) {
+    const size_t part = lines / STREAMS * LINE;
+    const char *p0 = from, *p1 = p0 + part, *p2 = p1 + part, *p3 = p2 + part;
+    __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
+    for (size_t i = 0; i < part; i += LINE) {
+        _mm_prefetch(p0 + i + AHEAD, _MM_HINT_T0);
+        _mm_prefetch(p1 + i + AHEAD, _MM_HINT_T0);
+        _mm_prefetch(p2 + i + AHEAD, _MM_HINT_T0);
+        _mm_prefetch(p3 + i + AHEAD, _MM_HINT_T0);
+        s0 = _mm512_xor_si512(s0, _mm512_loadu_si512(p0 + i));
+        s1 = _mm512_xor_si512(s1, _mm512_loadu_si512(p1 + i));
+        s2 = _mm512_xor_si512(s2, _mm512_loadu_si512(p2 + i));
+        s3 = _mm512_xor_si512(s3, _mm512_loadu_si512(p3 + i));
+    }
+    uint64_t words[8];
+    _mm512_storeu_si512(words, _mm512_xor_si512(_mm512_xor_si512(s0, s1), _mm512_xor_si512(s2, s3)));
+    return words[0] ^ words[7] ^ read_portable(p3 + part, lines % STREAMS);
+}
+#endif
+
+static uint64_t read_lines(const char *from, size_t lines) {
+#if X86
+    if (__builtin_cpu_supports("avx512f")) return read_avx512(from, lines);
+#endif
+    return read_portable(from, lines);
+}
+
+/* ---------------------------------------------------------------- threads */
+
+typedef struct peak_team {
+    atomic_int waiting; /* threads that have not come yet */
+    flops_fn flops;     /* or null: read */
+    int64_t rounds;
+    float data[DATA];
+} peak_team;
+
+typedef struct member {
+    peak_team *team;
+    pthread_t thread;
+    const char *from;
+    size_t lines;
+    double begin, end, work;
+    float sink_flops;
+    uint64_t sink_read;
+} member;
+
+static void *run_member(void *argument) {
+    member *m = argument;
+    atomic_fetch_sub(&m->team->waiting, 1);
+    while (atomic_load(&m->team->waiting) > 0) sched_yield();
+    m->begin = machine_seconds();
+    if (m->team->flops != NULL)
+        m->work = m->team->flops(m->team->rounds, m->team->data, &m->sink_flops);
+    else
+        m->sink_read = read_lines(m->from, m->lines);
+    m->end = machine_seconds();
+    return NULL;
+}
+
+/* Runs all members, the first on the calling thread; the seconds from first begin to last end, or 0. */
+static double run_team(peak_team *team, member *members, int threads) {
+    int started = 1;
+    atomic_init(&team->waiting, threads);
+    for (; started < threads; started++)
+        if (pthread_create(&members[started].thread, NULL, run_member, &members[started]) != 0) break;
+    /* Those that could not be started must not be waited for. */
+    atomic_fetch_sub(&team->waiting, threads - started);
+    run_member(&members[0]);
+    double begin = members[0].begin, end = members[0].end;
+    for (int i = 1; i < started; i++) {
+        pthread_join(members[i].thread, NULL);
+        if (members[i].begin < begin) begin = members[i].begin;
+        if (members[i].end > end) end = members[i].end;
+    }
+    return started == threads ? end - begin : 0;
+}
+
+double bench_peak_gflops(bench_peak peak, int threads) {
+    member *members = calloc((size_t)threads, sizeof *members);
+    if (members == NULL) return 0;
+    const double wanted = 0.01;
+    peak_team team = {.flops = find_loop(peak).run, .rounds = 20000};
+    uint32_t random = 12345;
+    for (int i = 0; i < DATA; i++) {
+        random = random * 1664525u + 1013904223u;
+        team.data[i] = (float)(int32_t)random * 0x1p-31f;
+    }
+    double rate = 0;
+    /* The second time is the sample; the first warms up and says how long the loop must be. */
+    for (int pass = 0; pass < 2; pass++) {
+        double work = 0;
+        for (int i = 0; i < threads; i++) members[i] = (member){.team = &team};
+        const double seconds = run_team(&team, members, threads);
+        if (seconds <= 0) break;
+        for (int i = 0; i < threads; i++) work += members[i].work;
+        rate = work / seconds * 1e-9;
+        team.rounds = (int64_t)((double)team.rounds * wanted / seconds) + 1;
+    }
+    free(members);
+    return rate;
+}
+
+double bench_peak_read(const void *memory, size_t bytes, int threads) {
+    member *members = calloc((size_t)threads, sizeof *members);
+    if (members == NULL) return 0;
+    const size_t lines = bytes / LINE / (size_t)threads;
+    peak_team team = {.flops = NULL};
+    for (int i = 0; i < threads; i++)
+        members[i] = (member){.team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
+    const double seconds = run_team(&team, members, threads);
+    free(members);
+    return seconds > 0 ? (double)(lines * LINE * (size_t)threads) / seconds * 1e-9 : 0;
+}

@@ -1,0 +1,21 @@
+/* What the machine can do at best, measured beside the kernels: the ceilings of `attn bench`. */
+#ifndef ATTN_TOOL_BENCH_PEAK_H
+#define ATTN_TOOL_BENCH_PEAK_H
+
+#include <stddef.h>
+
+typedef enum bench_peak { BENCH_PEAK_FMA, BENCH_PEAK_BF16 } bench_peak;
+
+/* The loop that is measured: "fma_avx512", "fma_avx2", "fma_portable", "vdpbf16ps". */
+const char *bench_peak_name(bench_peak peak);
+
+/*
+ * One sample of some 10 ms: GFLOP/s of all threads together, multiply-adds on registers alone. The
+ * dot-product peak falls back to the other where the machine has no such instruction.
+ */
+double bench_peak_gflops(bench_peak peak, int threads);
+
+/* One sample: GB/s at which threads together read bytes of memory, each its own part. */
+double bench_peak_read(const void *memory, size_t bytes, int threads);
+
+#endif

@@ -1,0 +1,229 @@
+/* attn check: every kernel of this machine against the oracle, on random problems. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attn/attn.h"
+#include "flags.h"
+#include "reference/problems.h"
+#include "terminal.h"
+#include "tool.h"
+#include "work.h"
+
+enum { KERNEL_LIMIT = 128, SENTENCES_SHOWN = 10, WORKSPACE_ZONE = 64 };
+
+typedef struct kernel_row {
+    attn_kernel_info info;
+    int64_t problems, failed;
+    double worst;       /* error / tolerance */
+    uint64_t last_seed; /* its last problem, so that two tiers that choose the same kernel run it once */
+} kernel_row;
+
+typedef struct checker {
+    int64_t problems, threads;
+    uint64_t seed;
+    int isa, verbose;
+    const char *kernel;
+
+    attn_context *context;
+    kernel_row rows[KERNEL_LIMIT];
+    int32_t count;
+    int64_t passed, failed;
+} checker;
+
+static int is_wanted(const checker *c, const kernel_row *row) {
+    if (c->kernel && strcmp(c->kernel, row->info.name) != 0) return 0;
+    return c->isa == ATTN_ISA_AUTO || (int)row->info.isa == c->isa;
+}
+
+static kernel_row *find_row(checker *c, const char *name) {
+    for (int32_t i = 0; i < c->count; ++i) {
+        if (strcmp(c->rows[i].info.name, name) == 0) return &c->rows[i];
+    }
+    return NULL;
+}
+
+static void complain(checker *c, const char *kernel, uint64_t seed, const char *sentence) {
+    ++c->failed;
+    if (c->failed > SENTENCES_SHOWN && !c->verbose) return;
+    terminal_progress_clear();
+    fprintf(stderr, "%s: %s\n  again: attn check --problems 1 --seed %llu --kernel %s\n", kernel, sentence,
+            (unsigned long long)seed, kernel);
+}
+
+/*
+ * Runs a plan on a case's buffers, half of the time in a workspace of exactly the size asked for. This is
+ * where a device with memory of its own copies the case's buffers there, and the outputs back.
+ */
+static attn_status run_case(const attn_plan *plan, const attni_problems_case *problem, attni_random *random,
+                            int *workspace_whole) {
+    *workspace_whole = 1;
+    if (attni_random_chance(random, 50)) return attn_forward(plan, &problem->tensors, NULL);
+
+    size_t bytes = attn_plan_workspace_size(plan);
+    unsigned char *block = malloc(bytes + 256 + WORKSPACE_ZONE);
+    if (!block) return ATTN_OUT_OF_MEMORY;
+    unsigned char *workspace = block + (256 - (uintptr_t)block % 256);
+    memset(block, 0xff, bytes + 256 + WORKSPACE_ZONE);
+    attn_execution execution = ATTN_EXECUTION_INIT;
+    execution.workspace = workspace;
+    execution.workspace_bytes = bytes;
+    attn_status status = attn_forward(plan, &problem->tensors, &execution);
+    for (const unsigned char *at = workspace + bytes; at < block + bytes + 256 + WORKSPACE_ZONE; ++at) {
+        if (*at != 0xff) *workspace_whole = 0;
+    }
+    free(block);
+    return status;
+}
+
+/* One problem on the kernel that a tier chooses for it. Returns 0 where the tier cannot take the problem. */
+static int check_tier(checker *c, attni_problems_case *problem, attn_isa isa, attni_random *random) {
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    attn_plan *plan;
+    char sentence[2048];
+    options.isa = isa;
+    if (attni_random_chance(random, 30))
+        options.algorithm = ATTN_ALGORITHM_FLASH2; /* few queries, yet not decode's */
+    options.threads = c->threads                        ? (int32_t)c->threads
+                      : attni_random_chance(random, 75) ? 1
+                                                        : (int32_t)attni_random_range(random, 2, 4);
+    attn_status status = attn_plan_create(c->context, &problem->problem, &options, &plan);
+    if (status == ATTN_UNSUPPORTED) return 0;
+    if (status != ATTN_OK) {
+        snprintf(sentence, sizeof sentence, "no plan: %s: %s (%s)", attn_status_name(status),
+                 attn_last_error(), problem->text);
+        complain(c, work_isa_names[isa], problem->seed, sentence);
+        return 1;
+    }
+    kernel_row *row = find_row(c, attn_plan_kernel(plan));
+    if (!row) {
+        snprintf(sentence, sizeof sentence, "not in the list of kernels (%s)", problem->text);
+        complain(c, attn_plan_kernel(plan), problem->seed, sentence);
+    } else if (is_wanted(c, row) && (row->problems == 0 || row->last_seed != problem->seed)) {
+        double ratio = 0.0;
+        int workspace_whole;
+        attni_problems_poison(problem);
+        status = run_case(plan, problem, random, &workspace_whole);
+        int good = 0;
+        if (status != ATTN_OK) {
+            snprintf(sentence, sizeof sentence, "%s: %s (%s)", attn_status_name(status), attn_last_error(),
+                     problem->text);
+        } else if (!workspace_whole) {
+            snprintf(sentence, sizeof sentence, "memory behind the workspace was written (%s)",
+                     problem->text);
+        } else {
+            good = attni_problems_verify(problem, &ratio, sentence, sizeof sentence);
+        }
+        ++row->problems;
+        row->last_seed = problem->seed;
+        if (!(ratio <= row->worst)) row->worst = ratio;
+        if (good) {
+            ++c->passed;
+        } else {
+            ++row->failed;
+            complain(c, row->info.name, problem->seed, sentence);
+        }
+        if (c->verbose) printf("%-26s %6.3f  %s\n", row->info.name, ratio, problem->text);
+    }
+    attn_plan_destroy(plan);
+    return 1;
+}
+
+static int is_tier_here(const checker *c, attn_isa isa) {
+    for (int32_t i = 0; i < c->count; ++i) {
+        const attn_kernel_info *info = &c->rows[i].info;
+        if (info->device == ATTN_DEVICE_CPU && info->isa == isa && !info->refusal) return 1;
+    }
+    return 0;
+}
+
+static int check_problem(checker *c, uint64_t seed) {
+    attni_problems_case problem;
+    attni_random random = {~seed};
+    if (attni_problems_make(&problem, seed, NULL)) return tool_failure("check", "memory ran out");
+    int taken = 0, asked = 0;
+    for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_AVX512_BF16; ++isa) {
+        if ((c->isa != ATTN_ISA_AUTO && c->isa != isa) || !is_tier_here(c, (attn_isa)isa)) continue;
+        ++asked;
+        taken += check_tier(c, &problem, (attn_isa)isa, &random);
+    }
+    if (asked && !taken && c->isa == ATTN_ISA_AUTO) complain(c, "every tier", seed, attn_last_error());
+    attni_problems_free(&problem);
+    return TOOL_OK;
+}
+
+static void print_table(checker *c) {
+    printf("%s%-26s %9s %7s  %s%s\n", terminal_bold(stdout), "kernel", "problems", "failed",
+           "worst error/tolerance", terminal_plain(stdout));
+    for (int32_t i = 0; i < c->count; ++i) {
+        const kernel_row *row = &c->rows[i];
+        if (!is_wanted(c, row) || row->info.refusal) continue;
+        printf("%-26s %9lld %7lld  %.3f\n", row->info.name, (long long)row->problems, (long long)row->failed,
+               row->worst);
+        if (row->problems == 0) {
+            ++c->failed;
+            fprintf(stderr, "%s: this machine has it, and no problem reached it\n", row->info.name);
+        }
+    }
+    for (int32_t i = 0; i < c->count; ++i) {
+        const attn_kernel_info *info = &c->rows[i].info;
+        if (is_wanted(c, &c->rows[i]) && info->refusal)
+            printf("%-26s skipped: %s\n", info->name, info->refusal);
+    }
+}
+
+static int list_kernels(checker *c) {
+    int wanted = 0;
+    c->count = attn_kernel_count();
+    if (c->count > KERNEL_LIMIT)
+        return tool_failure("check", "%d kernels are more than the %d it can list", c->count, KERNEL_LIMIT);
+    for (int32_t i = 0; i < c->count; ++i) {
+        attn_kernel_info info = ATTN_KERNEL_INFO_INIT;
+        if (attn_kernel_get(i, &info) != ATTN_OK) return tool_failure("check", "%s", attn_last_error());
+        c->rows[i].info = info;
+        wanted += is_wanted(c, &c->rows[i]);
+    }
+    if (!wanted)
+        return tool_usage_error("check", "no kernel is called '%s'; attn info lists them",
+                                c->kernel ? c->kernel : "");
+    return TOOL_OK;
+}
+
+int attn_tool_check(int argc, char **argv) {
+    static checker c;
+    c.problems = 1000;
+    const flag_row rows[] = {
+        flag_integer("--problems", &c.problems, 1, INT64_MAX, "N",
+                     "random problems, each on every kernel (1000)"),
+        flag_unsigned("--seed", &c.seed, "S", "of the first problem; the next ones count up (0)"),
+        flag_choice("--isa", &c.isa, work_isa_names, "only this tier's kernels"),
+        flag_text("--kernel", &c.kernel, "NAME", "only this kernel"),
+        flag_integer("--threads", &c.threads, 0, 4096, "N", "threads; 0: one to four at random"),
+        flag_switch("--verbose", &c.verbose, "a line for each run"),
+    };
+    const flag_command command = {
+        "check",
+        "[OPTION]...",
+        "Runs every kernel of this machine on random problems and compares with the float64 oracle.",
+        rows,
+        FLAG_COUNT(rows),
+        NULL};
+    int status = flags_parse(&command, argc, argv);
+    if (status != FLAGS_GO) return status;
+    status = list_kernels(&c);
+    if (status != TOOL_OK) return status;
+    if (attn_context_create(ATTN_DEVICE_CPU, 0, NULL, &c.context) != ATTN_OK)
+        return tool_failure("check", "%s", attn_last_error());
+
+    for (int64_t i = 0; i < c.problems && status == TOOL_OK; ++i) {
+        if (i % 16 == 0) terminal_progress((double)i, (double)c.problems, "problems");
+        status = check_problem(&c, c.seed + (uint64_t)i);
+    }
+    terminal_progress_clear();
+    attn_context_destroy(c.context);
+    if (status != TOOL_OK) return status;
+    print_table(&c);
+    printf("%lld passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
+    return c.failed ? TOOL_FAILED : TOOL_OK;
+}

@@ -1,0 +1,54 @@
+#define _POSIX_C_SOURCE 200809L
+#include "terminal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int progress_drawn;
+
+static int is_terminal(FILE *stream) {
+    const char *term = getenv("TERM");
+    return term != NULL && strcmp(term, "dumb") != 0 && isatty(fileno(stream));
+}
+
+static const char *escape(FILE *stream, const char *sequence) {
+    const char *no_colour = getenv("NO_COLOR");
+    if (no_colour != NULL && no_colour[0] != 0) return "";
+    return is_terminal(stream) ? sequence : "";
+}
+
+const char *terminal_bold(FILE *stream) { return escape(stream, "\033[1m"); }
+const char *terminal_dim(FILE *stream) { return escape(stream, "\033[2m"); }
+const char *terminal_green(FILE *stream) { return escape(stream, "\033[32m"); }
+const char *terminal_red(FILE *stream) { return escape(stream, "\033[31m"); }
+const char *terminal_plain(FILE *stream) { return escape(stream, "\033[0m"); }
+
+void terminal_progress(double part, double whole, const char *label) {
+    enum { WIDTH = 24 };
+    if (!is_terminal(stderr)) return;
+    const double share = whole > 0 ? part / whole : 0;
+    const int filled = share >= 1 ? WIDTH : share <= 0 ? 0 : (int)(share * WIDTH);
+    char bar[WIDTH + 1];
+    memset(bar, '.', WIDTH);
+    memset(bar, '#', (size_t)filled);
+    bar[WIDTH] = 0;
+    fprintf(stderr, "\r[%s] %3.0f%%  %.48s\033[K", bar, share * 100, label);
+    fflush(stderr);
+    progress_drawn = 1;
+}
+
+void terminal_progress_clear(void) {
+    if (!progress_drawn) return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+    progress_drawn = 0;
+}
+
+const char *terminal_bytes(double bytes, char text[TERMINAL_BYTES_SIZE]) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    int unit = 0;
+    while (bytes >= 999.5 && unit < 5) bytes /= 1000, unit++;
+    snprintf(text, TERMINAL_BYTES_SIZE, unit > 0 && bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+    return text;
+}
