@@ -13,7 +13,7 @@ all: $(BUILD)/CMakeCache.txt
 	@cmake --build $(BUILD) --parallel $(JOBS)
 
 $(BUILD)/CMakeCache.txt:
-	@$(CMAKE) -S . -B $(BUILD) -DATTN_TESTS=OFF -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+	@$(CMAKE) -S . -B $(BUILD) -DATTN_TESTS=OFF -DCMAKE_INSTALL_PREFIX=$(PREFIX) > /dev/null
 
 demo: all
 	@scripts/demo.sh $(BUILD)/bin/attn

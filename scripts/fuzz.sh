@@ -21,7 +21,7 @@ else
     options=()
 fi
 cmake -S . -B "$build" -Wno-dev --log-level=WARNING "${options[@]}" -DATTN_OPENMP=OFF \
-    -DATTN_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g"
+    -DATTN_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1"
 cmake --build "$build" --target fuzz_targets --parallel "$(nproc 2> /dev/null || echo 2)"
 
 count=0

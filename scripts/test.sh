@@ -68,10 +68,10 @@ compile() {
 compile_gcc() { (need gcc gcc; compile gcc -DCMAKE_C_COMPILER=gcc); }
 compile_clang() { (need clang clang; compile clang -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++); }
 compile_asan() {
-    compile asan -DATTN_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g"
+    compile asan -DATTN_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1"
 }
 compile_tsan() { # without OpenMP, whose runtime the sanitizer cannot see into: the tests bring their own threads
-    compile tsan -DATTN_SANITIZE=thread -DATTN_OPENMP=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g"
+    compile tsan -DATTN_SANITIZE=thread -DATTN_OPENMP=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1"
 }
 
 # programs NAME [CTEST OPTION]...: the ctest programs of a build. Indented, so that only the closing lines

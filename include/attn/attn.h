@@ -251,7 +251,7 @@ ATTN_API void attn_plan_destroy(attn_plan *plan);
  * as the plan. Null gives "". */
 ATTN_API const char *attn_plan_describe(const attn_plan *plan);
 
-/* Bytes of workspace that one run needs, on the plan's device, 256-byte aligned. Null gives 0. */
+/* Bytes of workspace that one run needs, on the plan's device, at a 64-byte aligned address. Null gives 0. */
 ATTN_API size_t attn_plan_workspace_size(const attn_plan *plan);
 
 /* The name of the kernel that runs, such as "forward_avx512". Lives for ever. Null gives "". */

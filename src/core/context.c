@@ -1,7 +1,14 @@
+#if defined(__linux__) && !defined(_DEFAULT_SOURCE)
+#define _DEFAULT_SOURCE /* madvise */
+#endif
+
 /* Contexts: a device, its allocator and threads, and the pool that workspaces come from and go back to. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "core/internal.h"
 #include "cpu/parallel.h"
@@ -15,9 +22,16 @@ void attni_text_add(attni_text *text, const char *format, ...) {
     if (written > 0) text->length += (size_t)written < room ? (size_t)written : room - 1;
 }
 
+/* Large blocks ask for huge pages: panels and tiles then miss no address translation. */
 static void *default_alloc(void *user, size_t bytes) {
     (void)user;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+    const size_t huge = (size_t)2 << 20, alignment = bytes >= huge ? huge : 64;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    void *pointer = rounded < bytes ? NULL : aligned_alloc(alignment, rounded);
+#if defined(__linux__)
+    if (pointer != NULL && bytes >= huge) (void)madvise(pointer, rounded, MADV_HUGEPAGE); /* a hint: may fail */
+#endif
+    return pointer;
 }
 
 static void default_free(void *user, void *pointer) {

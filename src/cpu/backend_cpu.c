@@ -7,6 +7,7 @@
 #include "cpu/features.h"
 #include "cpu/plan_cpu.h"
 
+#define KEPT_BYTES ((size_t)32 << 20) /* of converted K and V, over all tasks */
 #define DECODE_CHUNK 1024 /* keys; fixed, so that results do not depend on threads */
 
 static attn_status context_open(attn_context *context) {
@@ -79,6 +80,14 @@ static int64_t forward_tile_rows(const attni_cpu_kernel *k, int64_t rows, int64_
     return attni_round_up(attni_max(1, attni_ceil_div(rows, tiles)), k->sub_rows);
 }
 
+/* Blocks of K and V that a task keeps: all of a sequence's, if several tiles use them, within KEPT_BYTES. */
+static int64_t forward_slots(const attni_cpu_kernel *k, const attni_cpu_plan *c, const attn_problem *p) {
+    if (c->pieces == 1) return 1;
+    const size_t slot = k->scratch_bytes(1, 2, p->dim_qk, p->dim_v) - k->scratch_bytes(1, 1, p->dim_qk, p->dim_v);
+    const int64_t most = (int64_t)(KEPT_BYTES / (size_t)c->threads / slot);
+    return attni_max(1, attni_min(most, attni_ceil_div(p->seqlen_k, k->block_keys)));
+}
+
 static attn_status plan_open(attn_plan *plan) {
     const attn_problem *p = &plan->problem;
     if (plan->options.algorithm == ATTN_ALGORITHM_STANDARD || plan->options.algorithm == ATTN_ALGORITHM_FLASH1)
@@ -90,7 +99,7 @@ static attn_status plan_open(attn_plan *plan) {
     if (c == NULL) return ATTN_OUT_OF_MEMORY;
     memset(c, 0, sizeof *c);
     const int64_t rows = plan->group * p->seqlen_q;
-    c->sequences = p->batch * p->heads_kv;
+    c->sequences = rows == 0 ? 0 : p->batch * p->heads_kv;
     c->kernel = plan->options.algorithm == ATTN_ALGORITHM_FLASH2 ? NULL : choose_kernel(plan, "decode", asked);
     const bool decode = c->kernel != NULL && rows <= c->kernel->tile_rows;
     if (!decode) {
@@ -108,11 +117,12 @@ static attn_status plan_open(attn_plan *plan) {
     }
     const int64_t total = c->sequences * c->pieces;
     c->threads = (int32_t)attni_max(1, attni_min(plan->options.threads, total));
-    c->scratch_bytes = k->scratch_bytes(decode ? rows : c->piece_size, p->dim_qk, p->dim_v);
+    c->slots = decode ? 1 : forward_slots(k, c, p);
+    c->scratch_bytes = k->scratch_bytes(decode ? rows : c->piece_size, c->slots, p->dim_qk, p->dim_v);
     c->scratch_bytes = (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     plan->backend_data = c;
     plan->kernel = k->name;
-    plan->workspace_size = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);
+    plan->workspace_size = (size_t)c->threads * c->scratch_bytes + (decode ? (size_t)total * c->partial_floats * sizeof(float) : (size_t)c->sequences * sizeof(atomic_llong));
     attni_text_add(&plan->description, "%lld pieces of %lld %s, %d tasks, workspace %zu bytes\n", (long long)total,
                    (long long)c->piece_size, decode ? "keys" : "rows", c->threads, plan->workspace_size);
     attni_text_add(&plan->description, "scores: %.4g, flops without mask: %.4g, score matrix not stored: %.4g bytes\n",

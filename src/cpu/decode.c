@@ -7,6 +7,7 @@
 
 static attni_tile decode_tile(const attni_job *job, int64_t sequence) {
     attni_tile tile;
+    tile.index = sequence;
     tile.sequence = attni_sequence_of(job->p, &job->t, sequence / job->p->heads_kv);
     tile.head_kv = sequence % job->p->heads_kv;
     tile.row_begin = 0;
@@ -65,7 +66,7 @@ static void merge_task(void *args, int64_t index) {
 
 void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace) {
     const attn_context_options *o = &plan->context->options;
-    attni_cpu_loop loop = {job, plan->backend_data, workspace, 0};
+    attni_cpu_loop loop = {job, plan->backend_data, workspace, 0, NULL};
     o->parallel_for(o->pool, loop.plan->threads, chunk_task, &loop);
     atomic_store(&loop.ticket, 0);
     o->parallel_for(o->pool, loop.plan->threads, merge_task, &loop);

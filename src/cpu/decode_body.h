@@ -37,8 +37,9 @@ typedef struct decode_panel {
     int64_t stride, bytes; /* bytes of one row */
 } decode_panel;
 
-static size_t decode_scratch_bytes(int64_t rows, int64_t dim_qk, int64_t dim_v) {
+static size_t decode_scratch_bytes(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
     (void)rows;
+    (void)slots;
     const int64_t floats = attni_round_up(dim_qk, SIMD_LANES) + attni_round_up(dim_v, SIMD_LANES) + DECODE_KEYS;
     return (size_t)(DECODE_MOST_ROWS * attni_round_up(floats, 16)) * sizeof(float);
 }
@@ -236,7 +237,7 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     decode_scratch w;
     decode_carve(&w, scratch, p->dim_qk, p->dim_v);
     w.units = score_units_of(job);
-    memset(scratch, 0, decode_scratch_bytes(tile->row_end, p->dim_qk, p->dim_v));
+    memset(scratch, 0, decode_scratch_bytes(tile->row_end, 1, p->dim_qk, p->dim_v));
     int64_t seen_begin = INT64_MAX, seen_end = 0;
     for (int64_t row = 0; row < tile->row_end; row++) {
         const attni_sequence *s = &tile->sequence;

@@ -25,8 +25,7 @@ static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, 
                                : (s->batch * p->heads_q + head) * p->seqlen_q + query;
         if (job->t.lse != NULL) job->t.lse[at] = lse;
     }
-    const int64_t to = s->q_batch * p->o.batch + (s->q_begin + query) * p->o.seqlen + head * p->o.heads;
-    char *out = (char *)job->t.o + to * (int64_t)attni_dtype_size(p->dtype_o);
+    char *out = attni_o_row(job, tile, row);
     const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
     for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
         const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);

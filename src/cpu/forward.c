@@ -1,31 +1,46 @@
-/* Forward: tiles of query rows over tasks (the split of FlashAttention-2), each taken by ticket. */
+/*
+ * Forward: tiles of query rows over tasks (the split of FlashAttention-2). A task stays with a sequence (batch and
+ * kv head) while it has tiles, because it keeps the converted K and V; when no sequence is left untouched it helps
+ * with the others'.
+ */
 #include "cpu/plan_cpu.h"
+
+/* The next tile of a sequence; later rows first, which under a causal mask are the longest. */
+static bool take_tile(const attni_cpu_loop *loop, int64_t sequence, attni_tile *tile) {
+    const attni_cpu_plan *plan = loop->plan;
+    const attn_problem *p = loop->job->p;
+    for (;;) {
+        const int64_t taken = atomic_fetch_add_explicit(&loop->next[sequence], 1, memory_order_relaxed);
+        if (taken >= plan->pieces) return false;
+        tile->index = sequence;
+        tile->sequence = attni_sequence_of(p, &loop->job->t, sequence / p->heads_kv);
+        tile->head_kv = sequence % p->heads_kv;
+        tile->row_begin = (plan->pieces - 1 - taken) * plan->piece_size;
+        tile->row_end = attni_min(tile->row_begin + plan->piece_size, loop->job->group * tile->sequence.q_len);
+        if (tile->row_begin < tile->row_end) return true;
+    }
+}
 
 static void forward_task(void *args, int64_t index) {
     attni_cpu_loop *loop = args;
     const attni_cpu_plan *plan = loop->plan;
-    const attni_job *job = loop->job;
-    const attn_problem *p = job->p;
     char *scratch = loop->workspace + (size_t)index * plan->scratch_bytes;
-    /* Where later rows see more keys, the longest tiles go first, so that the last ones are short. */
-    const bool rising = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
-    const int64_t total = plan->sequences * plan->pieces;
-    for (;;) {
-        const int64_t ticket = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed);
-        if (ticket >= total) return;
-        const int64_t sequence = rising ? ticket % plan->sequences : ticket / plan->pieces;
-        const int64_t piece = rising ? plan->pieces - 1 - ticket / plan->sequences : ticket % plan->pieces;
-        attni_tile tile;
-        tile.sequence = attni_sequence_of(p, &job->t, sequence / p->heads_kv);
-        tile.head_kv = sequence % p->heads_kv;
-        tile.row_begin = piece * plan->piece_size;
-        tile.row_end = attni_min(tile.row_begin + plan->piece_size, job->group * tile.sequence.q_len);
-        if (tile.row_begin < tile.row_end) plan->kernel->forward(job, &tile, scratch);
+    *(attni_kept *)(void *)scratch = (attni_kept){-1, plan->slots};
+    attni_tile tile;
+    int64_t sequence = 0, mine;
+    while ((mine = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed)) < plan->sequences)
+        for (sequence = mine; take_tile(loop, sequence, &tile);) plan->kernel->forward(loop->job, &tile, scratch);
+    for (int64_t i = 1; i < plan->sequences; i++) {
+        const int64_t other = (sequence + i) % plan->sequences;
+        while (take_tile(loop, other, &tile)) plan->kernel->forward(loop->job, &tile, scratch);
     }
 }
 
 void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *workspace) {
     const attn_context_options *o = &plan->context->options;
-    attni_cpu_loop loop = {job, plan->backend_data, workspace, 0};
-    o->parallel_for(o->pool, loop.plan->threads, forward_task, &loop);
+    const attni_cpu_plan *c = plan->backend_data;
+    char *next = (char *)workspace + (size_t)c->threads * c->scratch_bytes;
+    attni_cpu_loop loop = {job, c, workspace, 0, (atomic_llong *)(void *)next};
+    for (int64_t i = 0; i < c->sequences; i++) atomic_init(&loop.next[i], 0);
+    o->parallel_for(o->pool, c->threads, forward_task, &loop);
 }

@@ -12,7 +12,7 @@
  *
  *      tile: up to FORWARD_TILE_ROWS rows = subs of FORWARD_SUB_ROWS rows
  *
- *      K, V: FORWARD_KEYS keys at a time converted to panels, shared by the subs
+ *      K, V: FORWARD_KEYS keys at a time converted to panels, shared by the subs and kept for later tiles
  *        |
  *        v            sub 0    sub 1   ...          a sub's Q^T and S^T stay in L1
  *      [ block ]  x   [S^T]    [S^T]                then P^T in place of S^T
@@ -40,13 +40,29 @@
 #include "cpu/forward_scores.h"
 
 
+/*
+ * What will be needed soon, brought to L2 a few rows at a time while a block is computed: rows of one head lie
+ * far apart in memory, where the hardware does not look ahead. The next block's K and V; on a sub's first block
+ * the next sub's queries, on its last one its rows of O.
+ */
+typedef struct forward_ahead {
+    const char *k, *v;
+    int64_t k_stride, v_stride, k_bytes, v_bytes;
+    int64_t row, rows, rows_a_step;
+    int64_t q_row, q_end, o_row, o_end; /* rows of the tile's sequence */
+} forward_ahead;
+
 /* A thread's memory while it computes a tile. */
 typedef struct forward_scratch {
     float *q;       /* Q^T: subs of [unit][row] */
     float *o;       /* O^T: subs of [dim][row], dims to a multiple of FORWARD_MR */
-    float *k, *v;   /* panels of a block: [key][unit of dim], [key / SIMD_PAIR][dim] of units */
+    float *k, *v;   /* panels of this block: [key][unit of dim], [key / SIMD_PAIR][dim] of units */
+    float *slots;   /* the kept blocks: K panel, V panel */
+    int64_t *tags;  /* which block a slot holds, from key 0 on; -1: none */
+    attni_kept *kept;
     float *s;       /* S^T, then P^T in units: [key][row] of one sub */
     float *staging; /* SIMD_LANES rows as they come from or go to memory */
+    forward_ahead ahead;
     tile_rows rows;
 } forward_scratch;
 
@@ -66,25 +82,32 @@ SIMD_INLINE forward_shape forward_shape_of(int64_t dim_qk, int64_t dim_v) {
     return f;
 }
 
+/* Floats of a slot's K panel, and of the whole slot. */
+SIMD_INLINE int64_t slot_k_floats(const forward_shape *f) { return FORWARD_KEYS * f->ld_k; }
+SIMD_INLINE int64_t slot_floats(const forward_shape *f) { return slot_k_floats(f) + FORWARD_KEYS / SIMD_PAIR * f->ld_v; }
+
 /* Carves the scratch; with a null base it only measures. */
-static size_t forward_carve(forward_scratch *w, char *base, int64_t tile_rows_count, int64_t dim_qk, int64_t dim_v) {
+static size_t forward_carve(forward_scratch *w, char *base, int64_t tile_rows_count, int64_t slots, int64_t dim_qk,
+                            int64_t dim_v) {
     const forward_shape f = forward_shape_of(dim_qk, dim_v);
     const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
-    const int64_t floats[6] = {rows * f.units_qk,      rows * f.dim_v,
-                               FORWARD_KEYS * f.ld_k,  FORWARD_KEYS / SIMD_PAIR * f.ld_v,
-                               FORWARD_KEYS * FORWARD_SUB_ROWS, SIMD_LANES * f.ld_staging};
-    float **const parts[6] = {&w->q, &w->o, &w->k, &w->v, &w->s, &w->staging};
-    size_t offset = 0;
-    for (int i = 0; i < 6; i++) {
+    const int64_t floats[5] = {slots * slot_floats(&f), rows * f.units_qk, rows * f.dim_v, FORWARD_KEYS * FORWARD_SUB_ROWS,
+                               SIMD_LANES * f.ld_staging};
+    float **const parts[5] = {&w->slots, &w->q, &w->o, &w->s, &w->staging};
+    size_t offset = 64;
+    w->kept = (attni_kept *)(void *)base;
+    w->tags = base == NULL ? NULL : (int64_t *)(void *)(base + offset);
+    offset += (size_t)attni_round_up(slots, 8) * sizeof(int64_t);
+    for (int i = 0; i < 5; i++) {
         *parts[i] = base == NULL ? NULL : (float *)(void *)(base + offset);
         offset += (size_t)attni_round_up(floats[i], 16) * sizeof(float);
     }
     return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, rows);
 }
 
-static size_t forward_scratch_bytes(int64_t tile_rows_count, int64_t dim_qk, int64_t dim_v) {
+static size_t forward_scratch_bytes(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
     forward_scratch w;
-    return forward_carve(&w, NULL, tile_rows_count, dim_qk, dim_v);
+    return forward_carve(&w, NULL, rows, slots, dim_qk, dim_v);
 }
 
 /* ---------------------------------------------------------------- load */
@@ -124,6 +147,64 @@ static void load_keys(const attni_job *job, const attni_tile *tile, int64_t key,
         if (rows[0] != NULL) simd_pack_values(p->dtype_kv, rows, to, p->dim_v);
         const int64_t written = rows[0] != NULL ? p->dim_v : 0;
         memset(to + written, 0, (size_t)(f->dim_v - written) * sizeof(float));
+    }
+}
+
+/* Where block `block` is kept. */
+SIMD_INLINE int64_t slot_of(const forward_scratch *w, int64_t block) { return attni_min(block, w->kept->slots - 1); }
+
+/* Points w->k and w->v at the panels of the block at key (count keys), converting them if no tile has yet. */
+static void take_block(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count, const forward_shape *f,
+                       forward_scratch *w) {
+    const int64_t block = key / FORWARD_KEYS, slot = slot_of(w, block);
+    w->k = w->slots + slot * slot_floats(f);
+    w->v = w->k + slot_k_floats(f);
+    if (w->tags[slot] == block) return;
+    /* the whole block, even if this tile needs less of it: a later tile may need more */
+    load_keys(job, tile, key, w->kept->slots > 1 ? attni_min(FORWARD_KEYS, tile->sequence.k_len - key) : count, f, w);
+    w->tags[slot] = block;
+}
+
+/* Plans the prefetch of the block at key (count keys) over so many steps of FORWARD_MR keys of a sub. */
+static void look_ahead(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count, int64_t steps,
+                       const forward_shape *f, forward_scratch *w) {
+    forward_ahead *a = &w->ahead;
+    a->row = 0;
+    a->rows = count > 0 ? count : 0;
+    if (a->rows == 0) return;
+    const int64_t size = (int64_t)attni_dtype_size(job->p->dtype_kv), slot = slot_of(w, key / FORWARD_KEYS);
+    if (w->tags[slot] == key / FORWARD_KEYS) {
+        a->k = (const char *)(w->slots + slot * slot_floats(f));
+        a->v = a->k + slot_k_floats(f) * 4;
+        a->k_stride = a->k_bytes = f->ld_k * 4;
+        a->v_stride = a->v_bytes = f->ld_v * 4 / SIMD_PAIR;
+    } else {
+        a->k = attni_k_row(job, tile, key);
+        a->v = attni_v_row(job, tile, key);
+        a->k_stride = job->p->k.seqlen * size;
+        a->v_stride = job->p->v.seqlen * size;
+        a->k_bytes = job->p->dim_qk * size;
+        a->v_bytes = job->p->dim_v * size;
+    }
+    a->rows_a_step = attni_ceil_div(count, steps);
+}
+
+#define QUERY_ROWS_A_STEP (FORWARD_SUB_ROWS * FORWARD_MR / FORWARD_KEYS + 1)
+
+SIMD_INLINE void prefetch_tensor_row(const void *row, int64_t dim, attn_dtype dtype) {
+    const int64_t bytes = dim * (int64_t)attni_dtype_size(dtype);
+    for (int64_t i = 0; i < bytes; i += 64) simd_prefetch_far((const char *)row + i);
+}
+
+SIMD_INLINE void prefetch_step(const attni_job *job, const attni_tile *tile, forward_ahead *a) {
+    for (const int64_t q_stop = attni_min(a->q_row + QUERY_ROWS_A_STEP, a->q_end); a->q_row < q_stop; a->q_row++)
+        prefetch_tensor_row(attni_q_row(job, tile, a->q_row), job->p->dim_qk, job->p->dtype_q);
+    for (const int64_t o_stop = attni_min(a->o_row + QUERY_ROWS_A_STEP, a->o_end); a->o_row < o_stop; a->o_row++)
+        prefetch_tensor_row(attni_o_row(job, tile, a->o_row), job->p->dim_v, job->p->dtype_o);
+    const int64_t end = attni_min(a->row + a->rows_a_step, a->rows);
+    for (; a->row < end; a->row++) {
+        for (int64_t i = 0; i < a->k_bytes; i += 64) simd_prefetch_far(a->k + a->row * a->k_stride + i);
+        for (int64_t i = 0; i < a->v_bytes; i += 64) simd_prefetch_far(a->v + a->row * a->v_stride + i);
     }
 }
 
@@ -247,8 +328,10 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
     float *o = w->o + first * f->dim_v;
     vf top[FORWARD_NV];
     for (int v = 0; v < nv; v++) top[v] = vf_set1(-INFINITY);
-    for (int64_t j = 0; j < count; j += FORWARD_MR)
+    for (int64_t j = 0; j < count; j += FORWARD_MR) {
+        prefetch_step(job, tile, &w->ahead);
         scores_tile(nv, q, k + j * f->ld_k, f->ld_k, f->units_qk, w->s + j * FORWARD_SUB_ROWS, top);
+    }
 
     const score_block block = {w->s, key0 + begin, count, first, nv};
     const int options = (job->options & ATTNI_SCORE_OPTIONS) != 0;
@@ -305,30 +388,47 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
     const int64_t rows = tile->row_end - tile->row_begin;
     const int64_t subs = attni_ceil_div(rows, FORWARD_SUB_ROWS);
     forward_scratch w;
-    forward_carve(&w, scratch, rows, p->dim_qk, p->dim_v);
+    const int64_t slots = ((const attni_kept *)scratch)->slots;
+    forward_carve(&w, scratch, rows, slots, p->dim_qk, p->dim_v);
+    if (w.kept->index != tile->index) {
+        for (int64_t i = 0; i < slots; i++) w.tags[i] = -1;
+        w.kept->index = tile->index;
+    }
     memset(w.o, 0, (size_t)(subs * FORWARD_SUB_ROWS * f.dim_v) * sizeof(float));
     tile_rows_fill(job, tile, &w.rows, subs * FORWARD_SUB_ROWS);
-    for (int64_t sub = 0; sub < subs; sub++)
-        load_queries(job, tile, tile->row_begin + sub * FORWARD_SUB_ROWS, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS),
-                     &f, w.staging, w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
 
     const int64_t from = w.rows.begin_all / FORWARD_KEYS * FORWARD_KEYS, to = w.rows.end_all;
+    bool begun[FORWARD_SUBS] = {false}, done[FORWARD_SUBS] = {false};
     for (int64_t key = from; key < to; key += FORWARD_KEYS) {
         const int64_t keys = attni_min(FORWARD_KEYS, to - key);
-        load_keys(job, tile, key, keys, &f, &w);
+        take_block(job, tile, key, keys, &f, &w);
+        look_ahead(job, tile, key + keys, attni_min(FORWARD_KEYS, to - key - keys), subs * (FORWARD_KEYS / FORWARD_MR), &f, &w);
         for (int64_t sub = 0; sub < subs; sub++) {
             const int64_t begin = attni_max(0, w.rows.sub_begin[sub] - key) / FORWARD_MR * FORWARD_MR;
             const int64_t end = attni_min(keys, w.rows.sub_end[sub] - key);
             if (begin >= end) continue;
-            const int64_t left = rows - sub * FORWARD_SUB_ROWS;
+            const int64_t first = tile->row_begin + sub * FORWARD_SUB_ROWS, count = attni_min(FORWARD_SUB_ROWS, tile->row_end - first);
+            w.ahead.q_end = w.ahead.o_end = 0;
+            if (!begun[sub]) {
+                load_queries(job, tile, first, count, &f, w.staging, w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
+                begun[sub] = true;
+                w.ahead.q_row = first + count;
+                w.ahead.q_end = attni_min(first + count + FORWARD_SUB_ROWS, tile->row_end);
+            }
+            done[sub] = w.rows.sub_end[sub] <= key + keys;
+            if (done[sub] && job->kind == ATTNI_RUN_FORWARD) {
+                w.ahead.o_row = first;
+                w.ahead.o_end = first + count;
+            }
 #if FORWARD_NV >= 3
-            if (left > 2 * SIMD_LANES) accumulate(3, job, tile, &f, &w, sub, key, begin, end);
+            if (count > 2 * SIMD_LANES) accumulate(3, job, tile, &f, &w, sub, key, begin, end);
             else
 #endif
-            if (left > SIMD_LANES) accumulate(2, job, tile, &f, &w, sub, key, begin, end);
+            if (count > SIMD_LANES) accumulate(2, job, tile, &f, &w, sub, key, begin, end);
             else accumulate(1, job, tile, &f, &w, sub, key, begin, end);
+            if (done[sub]) finish_sub(job, tile, &f, &w, sub, count);
         }
     }
-    for (int64_t sub = 0; sub < subs; sub++)
-        finish_sub(job, tile, &f, &w, sub, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS));
+    for (int64_t sub = 0; sub < subs; sub++) /* those that see nothing */
+        if (!done[sub]) finish_sub(job, tile, &f, &w, sub, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS));
 }

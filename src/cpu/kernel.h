@@ -33,6 +33,7 @@ typedef struct attni_job {
 
 /* Rows [row_begin, row_end) of (query, head in group), heads fastest, of one batch and kv head. */
 typedef struct attni_tile {
+    int64_t index; /* of (batch, kv head): tiles of one index share K and V */
     attni_sequence sequence;
     int64_t head_kv;
     int64_t row_begin, row_end;
@@ -41,6 +42,15 @@ typedef struct attni_tile {
 static inline int64_t attni_tile_head(const attni_job *job, const attni_tile *tile, int64_t row) {
     return tile->head_kv * job->group + row % job->group;
 }
+
+/*
+ * What a task's scratch begins with. Between tiles of one sequence a kernel keeps converted blocks of K and V
+ * in so many slots: blocks 0, 1, .. in a slot each, the rest by turns in the last.
+ */
+typedef struct attni_kept {
+    int64_t index; /* of the sequence that they belong to; -1: none */
+    int64_t slots; /* at least 1 */
+} attni_kept;
 
 /* Forward: computes a tile's rows over all of its keys and emits each (emit.h). */
 typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, void *scratch);
@@ -58,9 +68,10 @@ typedef struct attni_cpu_kernel {
     bool bf16_only;      /* Q, K and V bf16: both products by vdpbf16ps */
     int32_t tile_rows;   /* forward: rows of the largest tile; decode: most rows */
     int32_t sub_rows;    /* forward: tiles are multiples of this */
+    int32_t block_keys;  /* forward: of a slot */
     attni_forward_fn forward;
     attni_decode_fn decode;
-    size_t (*scratch_bytes)(int64_t tile_rows, int64_t dim_qk, int64_t dim_v);
+    size_t (*scratch_bytes)(int64_t tile_rows, int64_t slots, int64_t dim_qk, int64_t dim_v);
 } attni_cpu_kernel;
 
 extern const attni_cpu_kernel attni_cpu_kernels[];
@@ -73,12 +84,19 @@ static inline const void *attni_at(const void *base, attn_dtype dtype, int64_t i
     return (const char *)base + i * (int64_t)attni_dtype_size(dtype);
 }
 
-/* Rows of q, k, v, o. */
+/* Rows of q, o, k, v. */
 static inline const void *attni_q_row(const attni_job *job, const attni_tile *tile, int64_t row) {
     const attni_sequence *s = &tile->sequence;
     return attni_at(job->t.q, job->p->dtype_q,
                     s->q_batch * job->p->q.batch + (s->q_begin + row / job->group) * job->p->q.seqlen +
                         attni_tile_head(job, tile, row) * job->p->q.heads);
+}
+
+static inline void *attni_o_row(const attni_job *job, const attni_tile *tile, int64_t row) {
+    const attni_sequence *s = &tile->sequence;
+    return (char *)job->t.o + (int64_t)attni_dtype_size(job->p->dtype_o) *
+                                  (s->q_batch * job->p->o.batch + (s->q_begin + row / job->group) * job->p->o.seqlen +
+                                   attni_tile_head(job, tile, row) * job->p->o.heads);
 }
 
 static inline const void *attni_k_row(const attni_job *job, const attni_tile *tile, int64_t key) {

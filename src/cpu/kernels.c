@@ -3,10 +3,10 @@
 #include "cpu/kernels.h"
 
 const attni_cpu_kernel attni_cpu_kernels[] = {
-#define FORWARD(name, isa, dtypes, bf16_only, rows, multiple) \
-    {#name, "forward", isa, dtypes, bf16_only, rows, multiple, attni_##name, NULL, attni_##name##_scratch},
+#define FORWARD(name, isa, dtypes, bf16_only, rows, multiple, keys) \
+    {#name, "forward", isa, dtypes, bf16_only, rows, multiple, keys, attni_##name, NULL, attni_##name##_scratch},
 #define DECODE(name, isa, dtypes, bf16_only, rows) \
-    {#name, "decode", isa, dtypes, bf16_only, rows, 1, NULL, attni_##name, attni_##name##_scratch},
+    {#name, "decode", isa, dtypes, bf16_only, rows, 1, 0, NULL, attni_##name, attni_##name##_scratch},
 #include "cpu/kernels.def"
 #undef FORWARD
 #undef DECODE

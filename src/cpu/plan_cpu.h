@@ -10,6 +10,7 @@ typedef struct attni_cpu_plan {
     int64_t sequences;    /* batch * heads_kv */
     int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: chunks of keys */
     int64_t piece_size;   /* rows of a tile; keys of a chunk */
+    int64_t slots;        /* forward: blocks of K and V that a task keeps */
     size_t scratch_bytes; /* of a task */
     size_t partial_floats; /* decode: of one piece's m, l and o */
 } attni_cpu_plan;
@@ -20,6 +21,7 @@ typedef struct attni_cpu_loop {
     const attni_cpu_plan *plan;
     char *workspace;
     atomic_llong ticket;
+    atomic_llong *next; /* forward: of each sequence, its next tile */
 } attni_cpu_loop;
 
 void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *workspace);

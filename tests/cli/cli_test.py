@@ -261,6 +261,7 @@ def test_usage_names_flag_value_and_allowed():
     refuses(2, "run", *files, "--dropout", "1", says=["--dropout", "1"])
     refuses(2, "run", *files, "--softcap", "-1", says=["--softcap", "-1"])
     refuses(2, "run", *files, "--tolerance", "1", says=["--tolerance", "--compare"])
+    refuses(2, "run", *files, "--compare", "x", "--tolerance", "-1", says=["--tolerance", "-1"])
     refuses(2, "run", *files, "--lengths-k", "a", "--cu-seqlens-k", "b", says=["--lengths-k", "--cu-seqlens-k"])
     refuses(2, "run", *files, "--causal-top-left", "--query-start", "1", says=["--causal-top-left"])
 

@@ -106,7 +106,8 @@ static void remove_bytes(size_t at, size_t count) {
 }
 
 static void mutate_once(void) {
-    static const uint8_t telling[] = {0, 1, 0x7f, 0x80, 0xff, '0', '9', '(', ')', '{', '}', '\'', ',', ':', '<', '>', '\n'};
+    static const uint8_t telling[] = {0,   1,   0x7f, 0x80, 0xff, '0', '9', '(', ')',
+                                      '{', '}', '\'', ',',  ':',  '<', '>', '\n'};
     const size_t at = current.size > 0 ? below(current.size) : 0;
     if (current.size == 0) {
         insert(0, 1 + below(32));
@@ -146,7 +147,8 @@ int main(int argc, char **argv) {
         if (sscanf(argv[i], "-runs=%llu", &runs) == 1 || sscanf(argv[i], "-seed=%llu", &seed) == 1) continue;
         if (sscanf(argv[i], "-seconds=%llu", &seconds) == 1) continue;
         if (argv[i][0] == '-') {
-            fprintf(stderr, "%s: unknown option %s; allowed are -runs=N, -seconds=N, -seed=N\n", argv[0], argv[i]);
+            fprintf(stderr, "%s: unknown option %s; allowed are -runs=N, -seconds=N, -seed=N\n", argv[0],
+                    argv[i]);
             return 2;
         }
         if (!add_path(argv[i])) return 1;

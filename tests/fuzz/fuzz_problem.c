@@ -35,7 +35,8 @@ static uint64_t take_word(reader *r) {
 
 /* Mostly a small number, now and then one at the edge of its type. */
 static int64_t take_size(reader *r) {
-    static const int64_t edges[] = {-1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT32_MAX, (int64_t)1 << 32, 1024, 1025};
+    static const int64_t edges[] = {-1,        INT64_MIN,        INT64_MAX, INT64_MAX / 2,
+                                    INT32_MAX, (int64_t)1 << 32, 1024,      1025};
     const uint8_t kind = take_byte(r);
     if (kind < 224) return kind % 24;
     if (kind < 248) return edges[kind % 8];
@@ -90,7 +91,8 @@ static attn_problem take_problem(reader *r) {
     attn_problem p = ATTN_PROBLEM_INIT;
     p.batch = take_size(r);
     p.heads_kv = take_size(r);
-    p.heads_q = take_byte(r) < 240 && p.heads_kv > 0 && p.heads_kv < 64 ? p.heads_kv * (1 + take_byte(r) % 4) : take_size(r);
+    p.heads_q = take_byte(r) < 240 && p.heads_kv > 0 && p.heads_kv < 64 ? p.heads_kv * (1 + take_byte(r) % 4)
+                                                                        : take_size(r);
     p.seqlen_q = take_size(r);
     p.seqlen_k = take_size(r);
     p.dim_qk = take_size(r);
@@ -141,9 +143,12 @@ static int64_t extent(int dims, const int64_t *sizes, const int64_t *strides) {
     return last + 1;
 }
 
-static int64_t or_packed(int64_t stride, int64_t packed) { return stride == ATTN_STRIDE_PACKED ? packed : stride; }
+static int64_t or_packed(int64_t stride, int64_t packed) {
+    return stride == ATTN_STRIDE_PACKED ? packed : stride;
+}
 
-static int64_t tensor_extent(const attn_problem *p, attn_strides s, int64_t seqlen, int64_t heads, int64_t dim) {
+static int64_t tensor_extent(const attn_problem *p, attn_strides s, int64_t seqlen, int64_t heads,
+                             int64_t dim) {
     const int64_t sizes[4] = {p->batch, seqlen, heads, dim};
     int64_t strides[4] = {0, 0, or_packed(s.heads, dim), 1};
     if (seqlen > RUN_LIMIT || heads > RUN_LIMIT) return -1;
@@ -156,7 +161,8 @@ static int64_t score_extent(const attn_problem *p, attn_score_strides s) {
     const int64_t sizes[4] = {p->batch, p->heads_q, p->seqlen_q, p->seqlen_k};
     if (p->heads_q > 4096 || p->seqlen_q > 4096 || p->seqlen_k > 4096) return -1;
     const int64_t strides[4] = {or_packed(s.batch, p->heads_q * p->seqlen_q * p->seqlen_k),
-                                or_packed(s.heads, p->seqlen_q * p->seqlen_k), or_packed(s.queries, p->seqlen_k), 1};
+                                or_packed(s.heads, p->seqlen_q * p->seqlen_k),
+                                or_packed(s.queries, p->seqlen_k), 1};
     return extent(4, sizes, strides);
 }
 
@@ -180,7 +186,8 @@ static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
     /* Ragged tensors ignore their batch strides, and a stride between batches of slopes may be anything. */
     if (p->lengths_q == ATTN_LENGTHS_RAGGED || p->lengths_k == ATTN_LENGTHS_RAGGED) return;
     if (p->alibi_stride_batch < 0 || p->alibi_stride_batch > 4096) return;
-    if (p->batch > 64 || p->heads_q > 64 || p->batch * p->heads_q * p->seqlen_q * p->seqlen_k > 200000) return;
+    if (p->batch > 64 || p->heads_q > 64 || p->batch * p->heads_q * p->seqlen_q * p->seqlen_k > 200000)
+        return;
 
     const int fill = take_byte(r) % 4 == 0 ? 0xff : 0x3c; /* all NaN, or small numbers in every dtype */
     attn_tensors t = ATTN_TENSORS_INIT;
@@ -219,6 +226,17 @@ static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
 }
 
+/* Valid problems may want terabytes: more than this is out of memory. */
+static void *bounded_alloc(void *user, size_t bytes) {
+    (void)user;
+    return bytes > 1u << 28 ? NULL : aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void plain_free(void *user, void *pointer) {
+    (void)user;
+    free(pointer);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static attn_context *context;
     reader r = {data, size};
@@ -227,6 +245,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (context == NULL) {
         attn_context_options one = ATTN_CONTEXT_OPTIONS_INIT;
         one.threads = 1;
+        one.alloc = bounded_alloc;
+        one.free = plain_free;
         demand(attn_context_create(ATTN_DEVICE_CPU, 0, &one, &context) == ATTN_OK);
     }
     const attn_problem problem = take_problem(&r);
@@ -240,7 +260,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         demand(attn_accum_size(plan) >= 64);
         run(plan, &problem, &r);
     } else {
-        demand(plan == NULL && attn_last_error()[0] != 0 && strcmp(attn_status_name(status), "unknown status") != 0);
+        demand(plan == NULL && attn_last_error()[0] != 0 &&
+               strcmp(attn_status_name(status), "unknown status") != 0);
     }
     attn_plan_destroy(plan);
     return 0;

@@ -6,7 +6,7 @@
 #include "reference/problems.h"
 #include "reference/rounding.h"
 
-enum { PROBLEMS = 600, ACCUMS = 3, PIECES = 8 };
+enum { PROBLEMS = 400, ACCUMS = 3, PIECES = 8 };
 
 /* The case's tensors from key first on, count of them. */
 static attn_tensors piece_of(const attni_problems_case *c, int64_t first, int64_t count) {
@@ -37,7 +37,7 @@ static int cut(attni_random *random, int64_t keys, int64_t bounds[PIECES + 1]) {
 }
 
 static void test_case(attn_context *context, attni_problems_case *c, attn_isa isa, attni_random *random) {
-    attn_plan *plan = test_plan(context, &c->problem, isa, (int)attni_random_range(random, 1, 3));
+    attn_plan *plan = test_plan(context, &c->problem, isa, (int)attni_random_range(random, 1, 2));
     if (!plan) return;
     size_t bytes = attn_accum_size(plan);
     char *accums[ACCUMS];

@@ -51,14 +51,16 @@ static const char *const op_names[] = {"forward", "decode", "backward", NULL};
 static int check_usage(settings *s) {
     if (s->op == OP_BACKWARD) return tool_usage_error("bench", "--op backward: not in this version");
     if (s->device != 0) return tool_usage_error("bench", "--device cuda: not in this version");
-    if (s->seconds < 0) return tool_usage_error("bench", "--seconds is %g; allowed is 0 and above", s->seconds);
+    if (s->seconds < 0)
+        return tool_usage_error("bench", "--seconds is %g; allowed is 0 and above", s->seconds);
     if (s->dtype_kv < 0) s->dtype_kv = s->dtype;
     s->threads[0] = machine_processors();
     s->thread_counts = 1;
     if (s->threads_text == NULL) return TOOL_OK;
     s->thread_counts = flags_parse_integers(s->threads_text, 1, 1024, s->threads, THREAD_LIMIT);
     if (s->thread_counts > 0) return TOOL_OK;
-    return tool_usage_error("bench", "--threads is '%s'; allowed are up to %d counts from 1 to 1024, as in 1,2",
+    return tool_usage_error("bench",
+                            "--threads is '%s'; allowed are up to %d counts from 1 to 1024, as in 1,2",
                             s->threads_text, THREAD_LIMIT);
 }
 
@@ -66,12 +68,14 @@ static int parse(int argc, char **argv, settings *s) {
     static const char *const devices[] = {"cpu", "cuda", NULL};
     const flag_row rows[] = {
         flag_section("What"),
-        flag_many("--shapes", &s->shape_files, "FILE", "a shape a line, # begins a comment; may be given again"),
+        flag_many("--shapes", &s->shape_files, "FILE",
+                  "a shape a line, # begins a comment; may be given again"),
         flag_many("--shape", &s->shape_texts, "SHAPE", "B,Hq,Hkv,Sq,Sk,D[,Dv]; may be given again"),
         flag_choice("--op", &s->op, op_names, "default: decode where the file says so, else forward"),
         flag_choice("--dtype", &s->dtype, work_dtype_names, "of Q and O; default f32"),
         flag_choice("--dtype-kv", &s->dtype_kv, work_dtype_names, "of K and V; default: --dtype"),
-        flag_switch("--causal", &s->causal, "causal mask for every shape; counted as the scores that are seen"),
+        flag_switch("--causal", &s->causal,
+                    "causal mask for every shape; counted as the scores that are seen"),
         flag_section("How"),
         flag_choice("--device", &s->device, devices, "default cpu"),
         flag_choice("--isa", &s->isa, work_isa_names, "instruction set; default auto"),
@@ -85,12 +89,17 @@ static int parse(int argc, char **argv, settings *s) {
         flag_later("--algorithm", "CPUs have flash2, and split keys for decode"),
     };
     const flag_command command = {
-        "bench", "[OPTION]... [FILE]...",
+        "bench",
+        "[OPTION]... [FILE]...",
         "Times shapes on random normal data: median and fastest, GFLOP/s, and the fraction of the\n"
         "machine's peak measured in the same run: multiply-adds on registers with the same number of\n"
         "threads for forward, reading memory for decode. Decode takes turns among caches of K and V\n"
-        "that together exceed the last-level cache; its GB/s count K and V once.",
-        rows, FLAG_COUNT(rows), &s->files};
+        "that together exceed the last-level cache; its GB/s count K and V once.\n"
+        "In the table, extra is the memory beyond inputs and outputs at its peak, and scores what the\n"
+        "float32 score matrix would take.",
+        rows,
+        FLAG_COUNT(rows),
+        &s->files};
     const int status = flags_parse(&command, argc, argv);
     return status == FLAGS_GO && check_usage(s) != TOOL_OK ? TOOL_USAGE : status;
 }
@@ -104,8 +113,9 @@ static int list_shapes(const settings *s, bench_shapes *shapes) {
     for (size_t i = 0; status == TOOL_OK && i < s->shape_texts.count; i++)
         status = bench_shapes_add(shapes, "--shape", s->shape_texts.items[i]);
     if (status == TOOL_OK && shapes->count == 0)
-        status = tool_usage_error("bench", "no shape is given; allowed are --shape B,Hq,Hkv,Sq,Sk,D[,Dv] and files such as"
-                                           " bench/shapes/cpu_forward.txt");
+        status = tool_usage_error(
+            "bench", "no shape is given; allowed are --shape B,Hq,Hkv,Sq,Sk,D[,Dv] and files such as"
+                     " bench/shapes/cpu_forward.txt");
     for (size_t i = 0; status == TOOL_OK && i < shapes->count; i++) {
         bench_shape *shape = &shapes->items[i];
         char text[BENCH_SHAPE_TEXT_SIZE];
@@ -164,7 +174,8 @@ static int make_plan(measurement *m) {
     options.isa = (attn_isa)m->settings->isa;
     if (attn_context_create(ATTN_DEVICE_CPU, 0, &context, &m->context) != ATTN_OK)
         return failed(m, "cannot open the CPU");
-    if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK) return failed(m, "cannot plan");
+    if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK)
+        return failed(m, "cannot plan");
     m->peak = strstr(attn_plan_kernel(m->plan), "avx512_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
     return TOOL_OK;
 }
@@ -214,10 +225,11 @@ static void report_row(measurement *m, bench_report *report) {
     const bench_shape *shape = m->shape;
     const attn_problem problem = problem_of(s, shape);
     const double heads = (double)shape->batch * (double)shape->heads_q;
-    const double visible = heads * work_visible(&problem, shape->seqlen_q, shape->seqlen_k, ATTN_POSITION_DEFAULT,
-                                                ATTN_POSITION_DEFAULT);
+    const double visible = heads * work_visible(&problem, shape->seqlen_q, shape->seqlen_k,
+                                                ATTN_POSITION_DEFAULT, ATTN_POSITION_DEFAULT);
     const double flops = 2.0 * visible * (double)(shape->dim_qk + shape->dim_v);
-    const double bytes = (double)m->data->kv_bytes + (shape->decode ? 0 : (double)(m->data->q_bytes + m->data->o_bytes));
+    const double bytes =
+        (double)m->data->kv_bytes + (shape->decode ? 0 : (double)(m->data->q_bytes + m->data->o_bytes));
     const double seconds = machine_median(m->times.values, m->times.count);
     const char *kernel = attn_plan_kernel(m->plan);
     bench_row row = {

@@ -71,8 +71,8 @@ static double elements(int64_t a, int64_t b, int64_t c, int64_t d) {
     return (double)a * (double)b * (double)c * (double)d;
 }
 
-int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dtype dtype_q, attn_dtype dtype_kv,
-                    uint64_t seed) {
+int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dtype dtype_q,
+                    attn_dtype dtype_kv, uint64_t seed) {
     memset(data, 0, sizeof *data);
     const double size_q = (double)work_dtype_size(dtype_q), size_kv = (double)work_dtype_size(dtype_kv);
     const double q = size_q * elements(s->batch, s->seqlen_q, s->heads_q, s->dim_qk);
@@ -94,7 +94,8 @@ int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dty
     data->q = aligned_alloc(4096, round_up(data->q_bytes));
     data->o = aligned_alloc(4096, round_up(data->o_bytes));
     data->arena = aligned_alloc(4096, data->caches * data->cache_bytes);
-    const int good = pool_q != NULL && pool_kv != NULL && data->q != NULL && data->o != NULL && data->arena != NULL;
+    const int good =
+        pool_q != NULL && pool_kv != NULL && data->q != NULL && data->o != NULL && data->arena != NULL;
     if (good) {
         fill(data->q, data->q_bytes, pool_q, dtype_q, &state);
         fill(data->arena, data->caches * data->cache_bytes, pool_kv, dtype_kv, &state);

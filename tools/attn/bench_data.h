@@ -20,8 +20,8 @@ typedef struct bench_data {
  * V, which together exceed the last-level cache several times, so that none is found there. 1, or 0
  * if memory ran out; bench_data_free is allowed either way.
  */
-int bench_data_make(bench_data *data, const bench_shape *shape, int decode, attn_dtype dtype_q, attn_dtype dtype_kv,
-                    uint64_t seed);
+int bench_data_make(bench_data *data, const bench_shape *shape, int decode, attn_dtype dtype_q,
+                    attn_dtype dtype_kv, uint64_t seed);
 void bench_data_free(bench_data *data);
 
 /* Where run number index finds its tensors. */

@@ -111,9 +111,11 @@ typedef struct flops_loop {
 
 static flops_loop find_loop(bench_peak peak) {
 #if X86
-    if (peak == BENCH_PEAK_BF16 && __builtin_cpu_supports("avx512bf16")) return (flops_loop){"vdpbf16ps", dot_bf16};
+    if (peak == BENCH_PEAK_BF16 && __builtin_cpu_supports("avx512bf16"))
+        return (flops_loop){"vdpbf16ps", dot_bf16};
     if (__builtin_cpu_supports("avx512f")) return (flops_loop){"fma_avx512", fma_avx512};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (flops_loop){"fma_avx2", fma_avx2};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return (flops_loop){"fma_avx2", fma_avx2};
 #endif
     (void)peak;
     return (flops_loop){"fma_portable", fma_portable};
@@ -242,7 +244,8 @@ double bench_peak_read(const void *memory, size_t bytes, int threads) {
     const size_t lines = bytes / LINE / (size_t)threads;
     peak_team team = {.flops = NULL};
     for (int i = 0; i < threads; i++)
-        members[i] = (member){.team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
+        members[i] =
+            (member){.team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
     const double seconds = run_team(&team, members, threads);
     free(members);
     return seconds > 0 ? (double)(lines * LINE * (size_t)threads) / seconds * 1e-9 : 0;

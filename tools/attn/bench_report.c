@@ -21,10 +21,18 @@ typedef struct key_value {
 
 enum { KEY_COUNT = 27 };
 
-static key_value text_of(const char *key, const char *value) { return (key_value){key, KEY_TEXT, value, 0, 0}; }
-static key_value integer_of(const char *key, int64_t value) { return (key_value){key, KEY_INTEGER, NULL, value, 0}; }
-static key_value number_of(const char *key, double value) { return (key_value){key, KEY_NUMBER, NULL, 0, value}; }
-static key_value boolean_of(const char *key, int value) { return (key_value){key, KEY_BOOLEAN, NULL, value, 0}; }
+static key_value text_of(const char *key, const char *value) {
+    return (key_value){key, KEY_TEXT, value, 0, 0};
+}
+static key_value integer_of(const char *key, int64_t value) {
+    return (key_value){key, KEY_INTEGER, NULL, value, 0};
+}
+static key_value number_of(const char *key, double value) {
+    return (key_value){key, KEY_NUMBER, NULL, 0, value};
+}
+static key_value boolean_of(const char *key, int value) {
+    return (key_value){key, KEY_BOOLEAN, NULL, value, 0};
+}
 
 static void list_keys(const bench_row *r, key_value keys[KEY_COUNT]) {
     const key_value all[KEY_COUNT] = {
@@ -54,8 +62,9 @@ static void list_keys(const bench_row *r, key_value keys[KEY_COUNT]) {
         number_of("peak_gbps", r->peak_gbps),
         integer_of("runs", r->runs),
         integer_of("caches", r->caches),
-        number_of("ms_per_gscore", r->ms_median / ((double)r->shape.batch * (double)r->shape.heads_q *
-                                                   (double)r->shape.seqlen_q * (double)r->shape.seqlen_k * 1e-9)),
+        number_of("ms_per_gscore",
+                  r->ms_median / ((double)r->shape.batch * (double)r->shape.heads_q *
+                                  (double)r->shape.seqlen_q * (double)r->shape.seqlen_k * 1e-9)),
     };
     memcpy(keys, all, sizeof all);
 }
@@ -102,7 +111,8 @@ static void write_csv_text(FILE *file, const char *text) {
 }
 
 static void write_csv_header(FILE *file) {
-    const bench_row none = {.op = "", .kernel = "", .algorithm = "", .dtype = "", .dtype_kv = "", .peak_kind = ""};
+    const bench_row none = {
+        .op = "", .kernel = "", .algorithm = "", .dtype = "", .dtype_kv = "", .peak_kind = ""};
     key_value keys[KEY_COUNT];
     list_keys(&none, keys);
     for (int i = 0; i < KEY_COUNT; i++) fprintf(file, "%s,", keys[i].key);
@@ -131,27 +141,34 @@ static void write_csv_row(const bench_report *report, const bench_row *row) {
 
 /* ---------------------------------------------------------------- table */
 
+/* "extra" is memory beyond the inputs and outputs, "scores" what the float32 score matrix would take. */
+
 static void print_header(void) {
     char name[MACHINE_NAME_SIZE], cache[TERMINAL_BYTES_SIZE];
     printf("%s, %d processors, last-level cache %s\n", machine_name(name), machine_processors(),
            terminal_bytes((double)machine_cache_bytes(), cache));
-    printf("%s%-8s %-34s %-9s %-22s %3s %10s %10s %8s %7s %7s  %-24s %9s%s\n", terminal_bold(stdout), "op",
-           "B,Hq,Hkv,Sq,Sk,D[,Dv]", "dtype", "kernel", "thr", "median ms", "min ms", "GFLOP/s", "GB/s", "of peak", "peak",
-           "extra", terminal_plain(stdout));
+    printf("%s%-8s %-30s %-9s %-20s %3s %10s %10s %8s %7s %7s  %-18s %9s %9s%s\n", terminal_bold(stdout),
+           "op", "B,Hq,Hkv,Sq,Sk,D[,Dv]", "dtype", "kernel", "thr", "median ms", "min ms", "GFLOP/s", "GB/s",
+           "of peak", "peak", "extra", "scores", terminal_plain(stdout));
     fflush(stdout);
 }
 
 static void print_row(const bench_row *r) {
-    char shape[BENCH_SHAPE_TEXT_SIZE], dtype[16], peak[48], extra[TERMINAL_BYTES_SIZE];
+    char shape[BENCH_SHAPE_TEXT_SIZE], dtype[16], peak[48], extra[TERMINAL_BYTES_SIZE],
+        scores[TERMINAL_BYTES_SIZE];
+    const bench_shape *s = &r->shape;
+    const double score_bytes =
+        4.0 * (double)s->batch * (double)s->heads_q * (double)s->seqlen_q * (double)s->seqlen_k;
     snprintf(dtype, sizeof dtype, r->dtype == r->dtype_kv ? "%s" : "%s/%s", r->dtype, r->dtype_kv);
     if (r->peak_gbps > 0)
         snprintf(peak, sizeof peak, "%.1f GB/s %s", r->peak_gbps, r->peak_kind);
     else
         snprintf(peak, sizeof peak, "%.0f %s", r->peak_gflops, r->peak_kind);
     terminal_progress_clear();
-    printf("%-8s %-34s %-9s %-22s %3d %10.3f %10.3f %8.1f %7.2f %6.1f%%  %-24s %9s\n", r->op,
-           bench_shape_text(&r->shape, shape), dtype, r->kernel, r->threads, r->ms_median, r->ms_min, r->gflops, r->gbps,
-           r->fraction_of_peak * 100, peak, terminal_bytes((double)r->extra_bytes, extra));
+    printf("%-8s %-30s %-9s %-20s %3d %10.3f %10.3f %8.1f %7.2f %6.1f%%  %-18s %9s %9s\n", r->op,
+           bench_shape_text(s, shape), dtype, r->kernel, r->threads, r->ms_median, r->ms_min, r->gflops,
+           r->gbps, r->fraction_of_peak * 100, peak, terminal_bytes((double)r->extra_bytes, extra),
+           terminal_bytes(score_bytes, scores));
     fflush(stdout);
 }
 
@@ -163,7 +180,8 @@ static FILE *open_file(const char *option, const char *path) {
     return file;
 }
 
-int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, int argc, char **argv) {
+int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, int argc,
+                      char **argv) {
     memset(report, 0, sizeof *report);
     report->json_path = json_path;
     report->csv_path = csv_path;

@@ -26,7 +26,8 @@ typedef struct bench_report {
 } bench_report;
 
 /* Exit statuses. The files are opened before anything is timed. */
-int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, int argc, char **argv);
+int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, int argc,
+                      char **argv);
 void bench_report_row(bench_report *report, const bench_row *row);
 int bench_report_close(bench_report *report);
 

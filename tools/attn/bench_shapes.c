@@ -12,8 +12,10 @@
 static const char blanks[] = " \t\r\n";
 
 static int bad(const char *origin, const char *text) {
-    return tool_usage_error("bench", "%s is '%s'; allowed is B,Hq,Hkv,Sq,Sk,D[,Dv], each from 1 up, then 'causal' or"
-                            " 'decode' or both", origin, text);
+    return tool_usage_error("bench",
+                            "%s is '%s'; allowed is B,Hq,Hkv,Sq,Sk,D[,Dv], each from 1 up, then 'causal' or"
+                            " 'decode' or both",
+                            origin, text);
 }
 
 int bench_shapes_add(bench_shapes *shapes, const char *origin, const char *text) {
@@ -61,7 +63,8 @@ int bench_shapes_add_file(bench_shapes *shapes, const char *path) {
         snprintf(origin, sizeof origin, "%s:%d", path, number);
         status = bench_shapes_add(shapes, origin, line + strspn(line, blanks));
     }
-    if (status == TOOL_OK && ferror(file)) status = tool_failure("bench", "%s: cannot read: %s", path, strerror(errno));
+    if (status == TOOL_OK && ferror(file))
+        status = tool_failure("bench", "%s: cannot read: %s", path, strerror(errno));
     fclose(file);
     return status;
 }

@@ -22,8 +22,8 @@ flag_row flag_switch(const char *name, int *value, const char *help) {
     return make(name, FLAG_SWITCH, value, "", help);
 }
 
-flag_row flag_integer(const char *name, int64_t *value, int64_t minimum, int64_t maximum, const char *argument,
-                  const char *help) {
+flag_row flag_integer(const char *name, int64_t *value, int64_t minimum, int64_t maximum,
+                      const char *argument, const char *help) {
     flag_row row = make(name, FLAG_INTEGER, value, argument, help);
     row.minimum = minimum;
     row.maximum = maximum;
@@ -104,7 +104,8 @@ int flags_parse_integer(const char *text, int64_t minimum, int64_t maximum, int6
     return 1;
 }
 
-size_t flags_parse_integers(const char *text, int64_t minimum, int64_t maximum, int64_t *values, size_t limit) {
+size_t flags_parse_integers(const char *text, int64_t minimum, int64_t maximum, int64_t *values,
+                            size_t limit) {
     size_t count = 0;
     for (;;) {
         char item[32];
@@ -150,19 +151,20 @@ static int take_value(const flag_command *command, const flag_row *row, const ch
         if (row->maximum == INT64_MAX && row->minimum == INT64_MIN)
             return tool_usage_error(command->name, "%s is '%s'; allowed is an integer", row->name, text);
         if (row->maximum == INT64_MAX)
-            return tool_usage_error(command->name, "%s is '%s'; allowed is an integer from %lld up", row->name, text,
-                                    (long long)row->minimum);
-        return tool_usage_error(command->name, "%s is '%s'; allowed is an integer from %lld to %lld", row->name,
-                                text, (long long)row->minimum, (long long)row->maximum);
+            return tool_usage_error(command->name, "%s is '%s'; allowed is an integer from %lld up",
+                                    row->name, text, (long long)row->minimum);
+        return tool_usage_error(command->name, "%s is '%s'; allowed is an integer from %lld to %lld",
+                                row->name, text, (long long)row->minimum, (long long)row->maximum);
     case FLAG_UNSIGNED:
         if (parse_unsigned(text, (uint64_t *)row->value)) return FLAGS_GO;
-        return tool_usage_error(command->name, "%s is '%s'; allowed is an integer from 0 to %llu", row->name, text,
-                                (unsigned long long)UINT64_MAX);
+        return tool_usage_error(command->name, "%s is '%s'; allowed is an integer from 0 to %llu", row->name,
+                                text, (unsigned long long)UINT64_MAX);
     case FLAG_NUMBER:
         if (parse_number(text, (double *)row->value)) return FLAGS_GO;
         return tool_usage_error(command->name, "%s is '%s'; allowed is a finite number", row->name, text);
     case FLAG_TEXT:
-        if (text[0] == 0) return tool_usage_error(command->name, "%s is empty; allowed is %s", row->name, row->argument);
+        if (text[0] == 0)
+            return tool_usage_error(command->name, "%s is empty; allowed is %s", row->name, row->argument);
         *(const char **)row->value = text;
         return FLAGS_GO;
     case FLAG_CHOICE: {
@@ -170,14 +172,16 @@ static int take_value(const flag_command *command, const flag_row *row, const ch
         const int choice = find_choice(row, text);
         join_choices(row, ", ", allowed, sizeof allowed);
         if (choice < 0)
-            return tool_usage_error(command->name, "%s is '%s'; allowed is one of %s", row->name, text, allowed);
+            return tool_usage_error(command->name, "%s is '%s'; allowed is one of %s", row->name, text,
+                                    allowed);
         *(int *)row->value = choice;
         return FLAGS_GO;
     }
     case FLAG_LIST: {
         flag_list *list = row->value;
         if (list->count == FLAG_LIST_LIMIT)
-            return tool_usage_error(command->name, "%s is given more than %d times", row->name, FLAG_LIST_LIMIT);
+            return tool_usage_error(command->name, "%s is given more than %d times", row->name,
+                                    FLAG_LIST_LIMIT);
         list->items[list->count++] = text;
         return FLAGS_GO;
     }
@@ -217,8 +221,8 @@ int flags_parse(const flag_command *command, int argc, char **argv) {
         const char *value = text[length] == '=' ? text + length + 1 : NULL;
         const flag_row *row = find(command, text, length);
         if (row == NULL)
-            return tool_usage_error(command->name, "unknown option %.*s (see attn %s --help)", (int)length, text,
-                                    command->name);
+            return tool_usage_error(command->name, "unknown option %.*s (see attn %s --help)", (int)length,
+                                    text, command->name);
         if (row->type == FLAG_LATER)
             return tool_usage_error(command->name, "%s: not in this version (%s)", row->name, row->help);
         if (row->type == FLAG_SWITCH) {

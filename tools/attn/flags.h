@@ -61,8 +61,8 @@ typedef struct flag_command {
 
 flag_row flag_section(const char *title);
 flag_row flag_switch(const char *name, int *value, const char *help);
-flag_row flag_integer(const char *name, int64_t *value, int64_t minimum, int64_t maximum, const char *argument,
-                  const char *help);
+flag_row flag_integer(const char *name, int64_t *value, int64_t minimum, int64_t maximum,
+                      const char *argument, const char *help);
 flag_row flag_unsigned(const char *name, uint64_t *value, const char *argument, const char *help);
 flag_row flag_number(const char *name, double *value, const char *argument, const char *help);
 flag_row flag_text(const char *name, const char **value, const char *argument, const char *help);
@@ -78,6 +78,7 @@ int flags_parse(const flag_command *command, int argc, char **argv);
 int flags_parse_integer(const char *text, int64_t minimum, int64_t maximum, int64_t *value);
 
 /* Integers with commas between them, each within bounds; their number, or 0 if the text is anything else. */
-size_t flags_parse_integers(const char *text, int64_t minimum, int64_t maximum, int64_t *values, size_t limit);
+size_t flags_parse_integers(const char *text, int64_t minimum, int64_t maximum, int64_t *values,
+                            size_t limit);
 
 #endif

@@ -16,9 +16,9 @@ typedef struct choice {
 } choice;
 
 static const choice choices[] = {
-    {"forward", ATTN_F32, ATTN_F32},  {"forward", ATTN_F16, ATTN_F16},  {"forward", ATTN_BF16, ATTN_BF16},
-    {"forward", ATTN_F32, ATTN_F16},  {"forward", ATTN_F32, ATTN_BF16}, {"decode", ATTN_F32, ATTN_F32},
-    {"decode", ATTN_F16, ATTN_F16},   {"decode", ATTN_BF16, ATTN_BF16}, {"decode", ATTN_F32, ATTN_F16},
+    {"forward", ATTN_F32, ATTN_F32}, {"forward", ATTN_F16, ATTN_F16},  {"forward", ATTN_BF16, ATTN_BF16},
+    {"forward", ATTN_F32, ATTN_F16}, {"forward", ATTN_F32, ATTN_BF16}, {"decode", ATTN_F32, ATTN_F32},
+    {"decode", ATTN_F16, ATTN_F16},  {"decode", ATTN_BF16, ATTN_BF16}, {"decode", ATTN_F32, ATTN_F16},
     {"decode", ATTN_F32, ATTN_BF16},
 };
 enum { CHOICE_COUNT = sizeof choices / sizeof choices[0] };
@@ -63,19 +63,21 @@ static void heading(const char *title) {
 }
 
 static void print_kernels(void) {
-    printf("  %-28s %-6s %-13s %-9s %-34s %s\n", "kernel", "device", "isa", "op", "dtypes", "on this machine");
+    printf("  %-28s %-6s %-13s %-9s %-34s %s\n", "kernel", "device", "isa", "op", "dtypes",
+           "on this machine");
     for (int32_t i = 0; i < attn_kernel_count(); i++) {
         attn_kernel_info k = ATTN_KERNEL_INFO_INIT;
         if (attn_kernel_get(i, &k) != ATTN_OK) continue;
-        printf("  %-28s %-6s %-13s %-9s %-34s %s%s%s\n", or_empty(k.name), device_name(k.device), isa_name(&k),
-               or_empty(k.op), or_empty(k.dtypes),
+        printf("  %-28s %-6s %-13s %-9s %-34s %s%s%s\n", or_empty(k.name), device_name(k.device),
+               isa_name(&k), or_empty(k.op), or_empty(k.dtypes),
                k.refusal == NULL ? terminal_green(stdout) : terminal_red(stdout),
                k.refusal == NULL ? "yes" : k.refusal, terminal_plain(stdout));
     }
 }
 
 static const char *dtypes_text(const choice *c, char text[16]) {
-    snprintf(text, 16, c->dtype == c->dtype_kv ? "%s" : "%s/%s", work_dtype_name(c->dtype), work_dtype_name(c->dtype_kv));
+    snprintf(text, 16, c->dtype == c->dtype_kv ? "%s" : "%s/%s", work_dtype_name(c->dtype),
+             work_dtype_name(c->dtype_kv));
     return text;
 }
 
@@ -104,8 +106,9 @@ static void print_all(attn_context *context) {
            terminal_bytes((double)machine_cache_bytes(), bytes));
     print_indented(attn_context_describe(context));
     heading("Library");
-    printf("  version %d.%d.%d, OpenMP %s, CUDA back end %s\n", version / 10000, version / 100 % 100, version % 100,
-           attn_has_feature(ATTN_FEATURE_OPENMP) ? "yes" : "no", attn_has_feature(ATTN_FEATURE_CUDA) ? "yes" : "no");
+    printf("  version %d.%d.%d, OpenMP %s, CUDA back end %s\n", version / 10000, version / 100 % 100,
+           version % 100, attn_has_feature(ATTN_FEATURE_OPENMP) ? "yes" : "no",
+           attn_has_feature(ATTN_FEATURE_CUDA) ? "yes" : "no");
     heading("Kernels");
     print_kernels();
     heading("Which kernel runs, of Q and O / of K and V (32 heads over 8, 4096 keys, dim 128)");
@@ -179,10 +182,14 @@ int attn_tool_info(int argc, char **argv) {
         flag_switch("--kernels", &kernels, "only the list of kernels"),
         flag_switch("--json", &as_json, "as JSON"),
     };
-    const flag_command command = {"info", "[OPTION]...",
-                                  "Prints what the machine has, every kernel and why it cannot run here, and which kernel\n"
-                                  "each dtype gets and why not a better one. ATTN_ISA in the environment is heeded.",
-                                  rows, FLAG_COUNT(rows), NULL};
+    const flag_command command = {
+        "info",
+        "[OPTION]...",
+        "Prints what the machine has, every kernel and why it cannot run here, and which kernel\n"
+        "each dtype gets and why not a better one. ATTN_ISA in the environment is heeded.",
+        rows,
+        FLAG_COUNT(rows),
+        NULL};
     const int status = flags_parse(&command, argc, argv);
     if (status != FLAGS_GO) return status;
     attn_context *context = NULL;

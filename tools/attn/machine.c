@@ -88,7 +88,8 @@ void *machine_alloc(void *user, size_t bytes) {
     memcpy(block, &bytes, sizeof bytes);
     const size_t live = atomic_fetch_add(&memory->live, bytes) + bytes;
     size_t peak = atomic_load(&memory->peak);
-    while (live > peak && !atomic_compare_exchange_weak(&memory->peak, &peak, live)) {}
+    while (live > peak && !atomic_compare_exchange_weak(&memory->peak, &peak, live)) {
+    }
     return block + 64;
 }
 

@@ -58,7 +58,8 @@ static void print_help(void) {
 }
 
 static int dispatch(int argc, char **argv) {
-    if (argc < 2) return tool_usage_error("", "no command given; one of run, check, bench, info (see attn --help)");
+    if (argc < 2)
+        return tool_usage_error("", "no command given; one of run, check, bench, info (see attn --help)");
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help();

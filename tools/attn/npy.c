@@ -22,8 +22,8 @@ typedef struct type_row {
 } type_row;
 
 static const type_row types[] = {
-    [NPY_F4] = {'f', 4, "float32"}, [NPY_F2] = {'f', 2, "float16"},  [NPY_U2] = {'u', 2, "uint16"},
-    [NPY_U1] = {'u', 1, "uint8"},   [NPY_BOOL] = {'b', 1, "bool"}, [NPY_I4] = {'i', 4, "int32"},
+    [NPY_F4] = {'f', 4, "float32"}, [NPY_F2] = {'f', 2, "float16"}, [NPY_U2] = {'u', 2, "uint16"},
+    [NPY_U1] = {'u', 1, "uint8"},   [NPY_BOOL] = {'b', 1, "bool"},  [NPY_I4] = {'i', 4, "int32"},
 };
 enum { TYPE_COUNT = sizeof types / sizeof types[0] };
 
@@ -130,7 +130,8 @@ static int find_type(const char *descr, npy_type *type, char *message) {
         return 1;
     }
     return fail(message,
-                "the element type is '%s'; allowed are '<f4', '<f2', '<u2' (bfloat16), '|u1', '|b1', '<i4'", descr);
+                "the element type is '%s'; allowed are '<f4', '<f2', '<u2' (bfloat16), '|u1', '|b1', '<i4'",
+                descr);
 }
 
 static int parse_header(cursor c, npy_array *array, char *message) {
@@ -142,7 +143,9 @@ static int parse_header(cursor c, npy_array *array, char *message) {
             return fail(message, "the header is no dictionary of 'descr', 'fortran_order' and 'shape'");
         if (strcmp(key, "descr") == 0) {
             if (!take_string(&c, descr, sizeof descr))
-                return fail(message, "the header's 'descr' is no plain element type (structured arrays cannot be read)");
+                return fail(
+                    message,
+                    "the header's 'descr' is no plain element type (structured arrays cannot be read)");
             if (!find_type(descr, &array->type, message)) return 0;
             has_descr = 1;
         } else if (strcmp(key, "fortran_order") == 0) {
@@ -155,7 +158,8 @@ static int parse_header(cursor c, npy_array *array, char *message) {
             if (!take_shape(&c, array, message)) return 0;
             has_shape = 1;
         } else {
-            return fail(message, "the header has the key '%s'; allowed are 'descr', 'fortran_order' and 'shape'", key);
+            return fail(message,
+                        "the header has the key '%s'; allowed are 'descr', 'fortran_order' and 'shape'", key);
         }
         if (!take(&c, ',')) {
             if (!take(&c, '}')) return fail(message, "the header's dictionary does not end");
@@ -165,7 +169,10 @@ static int parse_header(cursor c, npy_array *array, char *message) {
     skip_blanks(&c);
     if (c.at != c.end) return fail(message, "the header goes on after its dictionary");
     if (!has_descr || !has_order || !has_shape)
-        return fail(message, "the header lacks '%s'", !has_descr ? "descr" : !has_order ? "fortran_order" : "shape");
+        return fail(message, "the header lacks '%s'",
+                    !has_descr   ? "descr"
+                    : !has_order ? "fortran_order"
+                                 : "shape");
     return 1;
 }
 
@@ -194,14 +201,15 @@ int npy_parse(const uint8_t *bytes, size_t size, npy_array *array, char message[
         return fail(message, "no .npy file (its first bytes are not \\x93NUMPY)");
     if (size < 10) return fail(message, "the file is cut off within its first 10 bytes");
     const unsigned major = bytes[6];
-    if (major < 1 || major > 3) return fail(message, "the format's version is %u; allowed are 1, 2 and 3", major);
+    if (major < 1 || major > 3)
+        return fail(message, "the format's version is %u; allowed are 1, 2 and 3", major);
     const size_t start = major == 1 ? 10 : 12;
     if (size < start) return fail(message, "the file is cut off within its first 12 bytes");
     uint64_t length = bytes[8] | (uint64_t)bytes[9] << 8;
     if (major > 1) length |= (uint64_t)bytes[10] << 16 | (uint64_t)bytes[11] << 24;
     if (length > size - start)
-        return fail(message, "the file is cut off within its header (%" PRIu64 " bytes, %zu are there)", length,
-                    size - start);
+        return fail(message, "the file is cut off within its header (%" PRIu64 " bytes, %zu are there)",
+                    length, size - start);
 
     const cursor header = {(const char *)bytes + start, (const char *)bytes + start + length};
     if (!parse_header(header, array, message) || !count_elements(array, message)) return 0;
@@ -268,8 +276,9 @@ int npy_save(const char *path, npy_type type, int dims, const int64_t *shape, co
     if (!count_elements(&array, message)) return 0;
 
     const size_t element = npy_element_size(type);
-    const int used = snprintf(header + 10, sizeof header - 10, "{'descr': '%c%c%zu', 'fortran_order': False, 'shape': %s, }",
-                              element > 1 ? '<' : '|', types[type].kind, element, npy_shape_text(&array, text));
+    const int used = snprintf(
+        header + 10, sizeof header - 10, "{'descr': '%c%c%zu', 'fortran_order': False, 'shape': %s, }",
+        element > 1 ? '<' : '|', types[type].kind, element, npy_shape_text(&array, text));
     /* Blanks up to a multiple of 64, the last byte a newline. */
     const size_t total = (10 + (size_t)used + 1 + 63) / 64 * 64;
     memset(header + 10 + used, ' ', total - 10 - (size_t)used);
@@ -280,7 +289,8 @@ int npy_save(const char *path, npy_type type, int dims, const int64_t *shape, co
 
     FILE *file = fopen(path, "wb");
     if (file == NULL) return fail(message, "cannot open: %s", strerror(errno));
-    int good = fwrite(header, 1, total, file) == total && fwrite(data, element, array.count, file) == array.count;
+    int good =
+        fwrite(header, 1, total, file) == total && fwrite(data, element, array.count, file) == array.count;
     if (!good) fail(message, "cannot write: %s", strerror(errno));
     if (fclose(file) != 0 && good) good = fail(message, "cannot write: %s", strerror(errno));
     return good;

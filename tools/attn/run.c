@@ -21,7 +21,7 @@ typedef struct settings {
     int isa, describe;
     int64_t threads, warmup, repeat, workspace_limit;
     const char *compare;
-    double tolerance; /* negative: none */
+    double tolerance; /* NAN: none */
 } settings;
 
 /* Everything that must be given back, whatever went wrong. */
@@ -59,9 +59,12 @@ static int parse(int argc, char **argv, settings *s) {
         flag_choice("--dtype-o", &dtype_o, dtypes_o, "the output's dtype; default: Q's"),
         flag_section("Mask"),
         flag_switch("--causal", &in->causal, "a query sees no key after its position, bottom right aligned"),
-        flag_switch("--causal-top-left", &in->causal_top_left, "causal, with query 0 at the position of key 0"),
-        flag_text("--window", &in->window, "LEFT,RIGHT", "keys this far before and after a query; -1: no limit"),
-        flag_text("--mask", &in->mask, "FILE", "bool or uint8, broadcasts to (batch, heads, seqlen_q, seqlen_k)"),
+        flag_switch("--causal-top-left", &in->causal_top_left,
+                    "causal, with query 0 at the position of key 0"),
+        flag_text("--window", &in->window, "LEFT,RIGHT",
+                  "keys this far before and after a query; -1: no limit"),
+        flag_text("--mask", &in->mask, "FILE",
+                  "bool or uint8, broadcasts to (batch, heads, seqlen_q, seqlen_k)"),
         flag_integer("--query-start", &in->query_start, -((int64_t)1 << 60), (int64_t)1 << 60, "N",
                      "position of query 0; default: its last query meets the last key"),
         flag_integer("--key-start", &in->key_start, -((int64_t)1 << 60), (int64_t)1 << 60, "N",
@@ -71,7 +74,8 @@ static int parse(int argc, char **argv, settings *s) {
         flag_number("--softcap", &in->softcap, "X", "s = X * tanh(s / X); 0: none"),
         flag_text("--alibi", &in->alibi, "FILE", "slopes, float32 (heads) or (batch, heads)"),
         flag_text("--bias", &in->bias, "FILE", "added to scores; broadcasts as --mask does"),
-        flag_text("--sinks", &in->sinks, "FILE", "float32 (heads): a logit in each row's denominator, without a value"),
+        flag_text("--sinks", &in->sinks, "FILE",
+                  "float32 (heads): a logit in each row's denominator, without a value"),
         flag_number("--dropout", &in->dropout, "P", "probability of dropping, below 1"),
         flag_unsigned("--seed", &in->seed, "N", "dropout's seed; default 0"),
         flag_unsigned("--offset", &in->offset, "N", "dropout's offset; default 0"),
@@ -86,23 +90,31 @@ static int parse(int argc, char **argv, settings *s) {
         flag_integer("--threads", &s->threads, 0, 4096, "N", "default 0: one for each processor"),
         flag_integer("--workspace-limit", &s->workspace_limit, 0, INT64_MAX, "BYTES", "default 0: none"),
         flag_integer("--warmup", &s->warmup, 0, REPEAT_LIMIT, "N", "runs before the timed ones; default 1"),
-        flag_integer("--repeat", &s->repeat, 1, REPEAT_LIMIT, "N", "timed runs, of which the median counts; default 3"),
+        flag_integer("--repeat", &s->repeat, 1, REPEAT_LIMIT, "N",
+                     "timed runs, of which the median counts; default 3"),
         flag_switch("--describe", &s->describe, "print the plan in words too"),
         flag_section("Check"),
-        flag_text("--compare", &s->compare, "FILE", "print the output's largest error and relative error norm"),
-        flag_number("--tolerance", &s->tolerance, "X", "with --compare: fail if the largest error is above X"),
+        flag_text("--compare", &s->compare, "FILE",
+                  "print the output's largest error and relative error norm"),
+        flag_number("--tolerance", &s->tolerance, "X",
+                    "with --compare: fail if the largest error is above X"),
         flag_later("--algorithm", "this version has flash2 alone"),
         flag_later("--device", "this version has the CPU alone"),
     };
-    const flag_command command = {"run", "--q FILE --k FILE --v FILE [OPTION]...",
+    const flag_command command = {"run",
+                                  "--q FILE --k FILE --v FILE [OPTION]...",
                                   "Computes attention over arrays in files and prints what it took.\n"
                                   "Without --o nothing is written.",
-                                  rows, FLAG_COUNT(rows), NULL};
+                                  rows,
+                                  FLAG_COUNT(rows),
+                                  NULL};
     const int status = flags_parse(&command, argc, argv);
     in->dtype_o = dtype_o - 1;
-    if (status == FLAGS_GO && s->tolerance >= 0 && s->compare == NULL)
-        return tool_usage_error("run", "--tolerance is given without --compare");
-    return status;
+    if (status != FLAGS_GO || isnan(s->tolerance)) return status;
+    if (s->compare == NULL) return tool_usage_error("run", "--tolerance is given without --compare");
+    if (s->tolerance < 0)
+        return tool_usage_error("run", "--tolerance is %g; allowed is 0 and above", s->tolerance);
+    return FLAGS_GO;
 }
 
 /* ---------------------------------------------------------------- run */
@@ -143,7 +155,8 @@ static int make_outputs(const settings *s, session *run) {
     if (s->inputs.lse == NULL) return TOOL_OK;
     const size_t lse_count = (size_t)product(in->lse_shape, in->lse_dims);
     run->lse = aligned_alloc(64, (lse_count * sizeof(float) / 64 + 1) * 64);
-    if (run->lse == NULL) return tool_failure("run", "no memory for the log-sum-exp's %zu elements", lse_count);
+    if (run->lse == NULL)
+        return tool_failure("run", "no memory for the log-sum-exp's %zu elements", lse_count);
     for (size_t i = 0; i < lse_count; i++) run->lse[i] = -INFINITY;
     in->tensors.lse = run->lse;
     return TOOL_OK;
@@ -152,9 +165,11 @@ static int make_outputs(const settings *s, session *run) {
 static int time_runs(const settings *s, session *run, outcome *out) {
     double times[REPEAT_LIMIT];
     for (int64_t i = -s->warmup; i < s->repeat; i++) {
-        terminal_progress((double)(i + s->warmup), (double)(s->warmup + s->repeat), i < 0 ? "warm-up" : "timing");
+        terminal_progress((double)(i + s->warmup), (double)(s->warmup + s->repeat),
+                          i < 0 ? "warm-up" : "timing");
         const double start = machine_seconds();
-        if (attn_forward(run->plan, &run->inputs.tensors, NULL) != ATTN_OK) return library_failed("cannot run");
+        if (attn_forward(run->plan, &run->inputs.tensors, NULL) != ATTN_OK)
+            return library_failed("cannot run");
         if (i >= 0) times[i] = machine_seconds() - start;
     }
     terminal_progress_clear();
@@ -175,7 +190,8 @@ static int time_runs(const settings *s, session *run, outcome *out) {
 
 /* ---------------------------------------------------------------- results */
 
-static int save(const char *option, const char *path, npy_type type, int dims, const int64_t *shape, const void *data) {
+static int save(const char *option, const char *path, npy_type type, int dims, const int64_t *shape,
+                const void *data) {
     char message[NPY_MESSAGE_SIZE];
     if (path == NULL || npy_save(path, type, dims, shape, data, message)) return TOOL_OK;
     return tool_failure("run", "%s %s: %s", option, path, message);
@@ -213,7 +229,9 @@ static void print_table(const settings *s, const session *run, const outcome *ou
          p->lengths_k == ATTN_LENGTHS_FULL ? "" : "up to ", (long long)p->seqlen_k, (long long)p->heads_kv,
          (long long)p->dim_qk, (long long)p->dim_v, work_dtype_name(p->dtype_kv));
     line("mask", "%s%s%s%s",
-         s->inputs.causal_top_left ? "causal, top left" : s->inputs.causal ? "causal" : "none",
+         s->inputs.causal_top_left ? "causal, top left"
+         : s->inputs.causal        ? "causal"
+                                   : "none",
          s->inputs.window != NULL ? ", window " : "", s->inputs.window != NULL ? s->inputs.window : "",
          s->inputs.mask != NULL ? ", from a file" : "");
     line("kernel", "%s", attn_plan_kernel(run->plan));
@@ -269,7 +287,8 @@ static int compare(const settings *s, session *run) {
             for (int64_t h = 0; h < o->heads; h++)
                 for (int64_t i = 0; i < o->dim; i++) {
                     /* The same layout and packed, so one index serves both. */
-                    const int64_t at = seq.slice * o->strides.batch + row * o->strides.seqlen + h * o->strides.heads + i;
+                    const int64_t at =
+                        seq.slice * o->strides.batch + row * o->strides.seqlen + h * o->strides.heads + i;
                     add_difference(&d, attni_reference_load(run->o, o->dtype, at),
                                    attni_reference_load(run->expected.data, e.dtype, at));
                 }
@@ -277,8 +296,9 @@ static int compare(const settings *s, session *run) {
     const double relative = d.square_expected > 0 ? sqrt(d.square / d.square_expected) : sqrt(d.square);
     line("error", "largest %.3g, relative norm %.3g (against %s)", d.largest, relative, s->compare);
     if (d.wrong > 0)
-        return tool_failure("run", "%lld elements are NaN or infinite where %s differs", (long long)d.wrong, s->compare);
-    if (s->tolerance >= 0 && !(d.largest <= s->tolerance))
+        return tool_failure("run", "%lld elements are NaN or infinite where %s differs", (long long)d.wrong,
+                            s->compare);
+    if (!isnan(s->tolerance) && !(d.largest <= s->tolerance))
         return tool_failure("run", "the largest error is %.3g; allowed is %g", d.largest, s->tolerance);
     return TOOL_OK;
 }
@@ -298,8 +318,12 @@ static int work(const settings *s, session *run) {
 }
 
 int attn_tool_run(int argc, char **argv) {
-    settings s = {.inputs = {.scale = HUGE_VAL, .query_start = ATTN_POSITION_DEFAULT, .key_start = ATTN_POSITION_DEFAULT},
-                  .warmup = 1, .repeat = 3, .tolerance = -1};
+    settings s = {.inputs = {.scale = HUGE_VAL,
+                             .query_start = ATTN_POSITION_DEFAULT,
+                             .key_start = ATTN_POSITION_DEFAULT},
+                  .warmup = 1,
+                  .repeat = 3,
+                  .tolerance = NAN};
     const int parsed = parse(argc, argv, &s);
     if (parsed != FLAGS_GO) return parsed;
     session run = {.context = NULL};

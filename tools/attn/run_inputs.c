@@ -15,21 +15,23 @@ static int load(const char *flag, const char *path, npy_array *array) {
 
 /* ---------------------------------------------------------------- tensors */
 
-static int find_dtype(const char *flag, const char *path, const npy_array *array, int bf16, attn_dtype *dtype) {
+static int find_dtype(const char *flag, const char *path, const npy_array *array, int bf16,
+                      attn_dtype *dtype) {
     switch (array->type) {
     case NPY_F4: *dtype = ATTN_F32; return 1;
     case NPY_F2: *dtype = ATTN_F16; return 1;
     case NPY_U2:
         *dtype = ATTN_BF16;
         if (bf16) return 1;
-        tool_failure("run", "%s %s: the elements are uint16; give --bf16 to read them as bfloat16", flag, path);
+        tool_failure("run", "%s %s: the elements are uint16; give --bf16 to read them as bfloat16", flag,
+                     path);
         return 0;
     case NPY_U1:
     case NPY_BOOL:
     case NPY_I4: break;
     }
-    tool_failure("run", "%s %s: the elements are %s; allowed are float32, float16, and uint16 with --bf16", flag,
-                 path, npy_type_name(array->type));
+    tool_failure("run", "%s %s: the elements are %s; allowed are float32, float16, and uint16 with --bf16",
+                 flag, path, npy_type_name(array->type));
     return 0;
 }
 
@@ -59,9 +61,10 @@ int run_view_of(const char *flag, const char *path, const npy_array *array, cons
     char text[NPY_SHAPE_TEXT_SIZE];
     if (!find_dtype(flag, path, array, options->bf16, &view->dtype)) return 0;
     if (array->dims != 3 && array->dims != 4) {
-        tool_failure("run", "%s %s: the shape is %s; allowed is %s, or 3 dimensions without the batch", flag, path,
-                     npy_shape_text(array, text),
-                     options->layout == RUN_BSHD ? "(batch, seqlen, heads, dim)" : "(batch, heads, seqlen, dim)");
+        tool_failure("run", "%s %s: the shape is %s; allowed is %s, or 3 dimensions without the batch", flag,
+                     path, npy_shape_text(array, text),
+                     options->layout == RUN_BSHD ? "(batch, seqlen, heads, dim)"
+                                                 : "(batch, heads, seqlen, dim)");
         return 0;
     }
     const int64_t *shape = array->shape + (array->dims - 3);
@@ -73,7 +76,8 @@ int run_view_of(const char *flag, const char *path, const npy_array *array, cons
     return 1;
 }
 
-static int load_view(const char *flag, const char *path, const run_options *options, npy_array *array, run_view *view) {
+static int load_view(const char *flag, const char *path, const run_options *options, npy_array *array,
+                     run_view *view) {
     return load(flag, path, array) && run_view_of(flag, path, array, options, view);
 }
 
@@ -96,8 +100,8 @@ static int load_lengths(const length_flags *flags, const run_view *view, npy_arr
     if (!load(flag, path, array)) return 0;
     char text[NPY_SHAPE_TEXT_SIZE];
     if (array->type != NPY_I4 || array->dims != 1 || array->count < (ragged ? 1u : 0u)) {
-        tool_failure("run", "%s %s: it is %s %s; allowed is int32 (%s,)", flag, path, npy_type_name(array->type),
-                     npy_shape_text(array, text), ragged ? "batch + 1" : "batch");
+        tool_failure("run", "%s %s: it is %s %s; allowed is int32 (%s,)", flag, path,
+                     npy_type_name(array->type), npy_shape_text(array, text), ragged ? "batch + 1" : "batch");
         return 0;
     }
     const int32_t *values = array->data;
@@ -105,8 +109,8 @@ static int load_lengths(const length_flags *flags, const run_view *view, npy_arr
         *kind = ATTN_LENGTHS_PADDED;
         for (size_t i = 0; i < array->count; i++) {
             if (values[i] >= 0 && values[i] <= view->seqlen) continue;
-            tool_failure("run", "%s %s: element %zu is %d; allowed is 0 to the tensor's %lld rows", flag, path, i,
-                         values[i], (long long)view->seqlen);
+            tool_failure("run", "%s %s: element %zu is %d; allowed is 0 to the tensor's %lld rows", flag,
+                         path, i, values[i], (long long)view->seqlen);
             return 0;
         }
         *batch = array->shape[0];
@@ -116,15 +120,18 @@ static int load_lengths(const length_flags *flags, const run_view *view, npy_arr
     *batch = array->shape[0] - 1;
     *seqlen = 0;
     if (view->batch != 1) {
-        tool_failure("run", "%s: the tensor has a batch of %lld; allowed are 3 dimensions, all rows end to end", flag,
-                     (long long)view->batch);
+        tool_failure("run",
+                     "%s: the tensor has a batch of %lld; allowed are 3 dimensions, all rows end to end",
+                     flag, (long long)view->batch);
         return 0;
     }
     for (size_t i = 0; i < array->count; i++) {
         const int32_t least = i == 0 ? 0 : values[i - 1];
         if (values[i] < least || values[i] > (i == 0 ? 0 : view->seqlen)) {
-            tool_failure("run", "%s %s: element %zu is %d; allowed is 0 first, then ascending to the tensor's %lld rows",
-                         flag, path, i, values[i], (long long)view->seqlen);
+            tool_failure(
+                "run",
+                "%s %s: element %zu is %d; allowed is 0 first, then ascending to the tensor's %lld rows",
+                flag, path, i, values[i], (long long)view->seqlen);
             return 0;
         }
         if (values[i] - least > *seqlen) *seqlen = values[i] - least;
@@ -149,11 +156,12 @@ static int broadcast(const char *flag, const char *path, const npy_array *array,
     }
     if (!good) {
         char text[NPY_SHAPE_TEXT_SIZE];
-        tool_failure("run",
-                     "%s %s: the shape is %s; allowed is (%lld, %lld, %lld, %lld), where all but the last may be 1 or"
-                     " left out in front",
-                     flag, path, npy_shape_text(array, text), (long long)full[0], (long long)full[1],
-                     (long long)full[2], (long long)full[3]);
+        tool_failure(
+            "run",
+            "%s %s: the shape is %s; allowed is (%lld, %lld, %lld, %lld), where all but the last may be 1 or"
+            " left out in front",
+            flag, path, npy_shape_text(array, text), (long long)full[0], (long long)full[1],
+            (long long)full[2], (long long)full[3]);
         return 0;
     }
     strides->batch = steps[0];
@@ -177,8 +185,8 @@ static int load_mask(const run_options *options, run_inputs *in) {
     if (options->mask == NULL) return 1;
     if (!load("--mask", options->mask, &in->mask)) return 0;
     if (in->mask.type != NPY_BOOL && in->mask.type != NPY_U1) {
-        tool_failure("run", "--mask %s: the elements are %s; allowed are bool and uint8 (not 0: may see)", options->mask,
-                     npy_type_name(in->mask.type));
+        tool_failure("run", "--mask %s: the elements are %s; allowed are bool and uint8 (not 0: may see)",
+                     options->mask, npy_type_name(in->mask.type));
         return 0;
     }
     p->has_mask = 1;
@@ -194,9 +202,9 @@ static int load_alibi(const run_options *options, run_inputs *in) {
     const int whole = a->dims == 2 && a->shape[0] == p->batch && a->shape[1] == p->heads_q;
     if (a->type != NPY_F4 || !(whole || (a->dims == 1 && a->shape[0] == p->heads_q))) {
         char text[NPY_SHAPE_TEXT_SIZE];
-        tool_failure("run", "--alibi %s: it is %s %s; allowed is float32 (%lld,) or (%lld, %lld)", options->alibi,
-                     npy_type_name(a->type), npy_shape_text(a, text), (long long)p->heads_q, (long long)p->batch,
-                     (long long)p->heads_q);
+        tool_failure("run", "--alibi %s: it is %s %s; allowed is float32 (%lld,) or (%lld, %lld)",
+                     options->alibi, npy_type_name(a->type), npy_shape_text(a, text), (long long)p->heads_q,
+                     (long long)p->batch, (long long)p->heads_q);
         return 0;
     }
     p->has_alibi = 1;
@@ -226,12 +234,15 @@ static int load_sinks(const run_options *options, run_inputs *in) {
 static int check_usage(const run_options *options, attn_problem *p) {
     if (options->q == NULL || options->k == NULL || options->v == NULL)
         return tool_usage_error("run", "%s is not given; --q, --k and --v are needed (see attn run --help)",
-                                options->q == NULL ? "--q" : options->k == NULL ? "--k" : "--v");
+                                options->q == NULL   ? "--q"
+                                : options->k == NULL ? "--k"
+                                                     : "--v");
     if (options->window != NULL) {
         int64_t window[2];
         if (flags_parse_integers(options->window, -1, INT64_MAX, window, 2) != 2)
-            return tool_usage_error("run", "--window is '%s'; allowed is LEFT,RIGHT, each from 0 up, or -1 for no limit",
-                                    options->window);
+            return tool_usage_error(
+                "run", "--window is '%s'; allowed is LEFT,RIGHT, each from 0 up, or -1 for no limit",
+                options->window);
         if (window[0] >= 0) p->window_left = window[0];
         if (window[1] >= 0) p->window_right = window[1];
     }
@@ -241,7 +252,8 @@ static int check_usage(const run_options *options, attn_problem *p) {
         return tool_usage_error("run", "--lengths-k and --cu-seqlens-k exclude each other");
     if (options->causal_top_left && options->query_start != ATTN_POSITION_DEFAULT)
         return tool_usage_error("run", "--causal-top-left and --query-start exclude each other");
-    if (options->softcap < 0) return tool_usage_error("run", "--softcap is %g; allowed is 0 (none) and above", options->softcap);
+    if (options->softcap < 0)
+        return tool_usage_error("run", "--softcap is %g; allowed is 0 (none) and above", options->softcap);
     if (options->scale != HUGE_VAL && !isfinite((float)options->scale))
         return tool_usage_error("run", "--scale is %g; allowed is a finite float32", options->scale);
     if (!(options->dropout >= 0 && options->dropout < 1))
@@ -251,7 +263,8 @@ static int check_usage(const run_options *options, attn_problem *p) {
 
 static int match(const char *what_a, int64_t a, const char *what_b, int64_t b) {
     if (a == b) return 1;
-    tool_failure("run", "%s is %lld and %s is %lld; they must agree", what_a, (long long)a, what_b, (long long)b);
+    tool_failure("run", "%s is %lld and %s is %lld; they must agree", what_a, (long long)a, what_b,
+                 (long long)b);
     return 0;
 }
 
@@ -259,28 +272,34 @@ static int load_tensors(const run_options *options, run_inputs *in) {
     attn_problem *p = &in->problem;
     run_view *q = &in->view_q, *k = &in->view_k, *v = &in->view_v, *o = &in->view_o;
     int64_t batch_k, seqlen_k;
-    if (!load_view("--q", options->q, options, &in->q, q) || !load_view("--k", options->k, options, &in->k, k) ||
+    if (!load_view("--q", options->q, options, &in->q, q) ||
+        !load_view("--k", options->k, options, &in->k, k) ||
         !load_view("--v", options->v, options, &in->v, v))
         return 0;
-    if (!match("the head dim of Q", q->dim, "of K", k->dim) || !match("the heads of K", k->heads, "of V", v->heads) ||
+    if (!match("the head dim of Q", q->dim, "of K", k->dim) ||
+        !match("the heads of K", k->heads, "of V", v->heads) ||
         !match("the sequence length of K", k->seqlen, "of V", v->seqlen) ||
         !match("the batch of K", k->batch, "of V", v->batch))
         return 0;
     if (k->dtype != v->dtype) {
-        tool_failure("run", "K is %s and V is %s; they must agree", npy_type_name(in->k.type), npy_type_name(in->v.type));
+        tool_failure("run", "K is %s and V is %s; they must agree", npy_type_name(in->k.type),
+                     npy_type_name(in->v.type));
         return 0;
     }
     const length_flags flags_q = {"--lengths-q", options->lengths_q, "--cu-seqlens-q", options->cu_seqlens_q};
     const length_flags flags_k = {"--lengths-k", options->lengths_k, "--cu-seqlens-k", options->cu_seqlens_k};
     if (!load_lengths(&flags_q, q, &in->lengths_q, &p->lengths_q, &p->batch, &p->seqlen_q)) return 0;
     if (!load_lengths(&flags_k, k, &in->lengths_k, &p->lengths_k, &batch_k, &seqlen_k)) return 0;
-    if (p->lengths_q == ATTN_LENGTHS_PADDED && !match("the batch of Q", q->batch, "the number of --lengths-q", p->batch))
+    if (p->lengths_q == ATTN_LENGTHS_PADDED &&
+        !match("the batch of Q", q->batch, "the number of --lengths-q", p->batch))
         return 0;
     /* K and V of one sequence serve a whole batch. */
     const int shared = p->lengths_k != ATTN_LENGTHS_RAGGED && k->batch == 1 && p->batch != 1;
-    if (!shared && !match("the batch of Q", p->batch, "of K", p->lengths_k == ATTN_LENGTHS_RAGGED ? batch_k : k->batch))
+    if (!shared &&
+        !match("the batch of Q", p->batch, "of K", p->lengths_k == ATTN_LENGTHS_RAGGED ? batch_k : k->batch))
         return 0;
-    if (p->lengths_k == ATTN_LENGTHS_PADDED && !match("the batch", p->batch, "the number of --lengths-k", batch_k))
+    if (p->lengths_k == ATTN_LENGTHS_PADDED &&
+        !match("the batch", p->batch, "the number of --lengths-k", batch_k))
         return 0;
     if (shared) k->strides.batch = v->strides.batch = 0;
 
@@ -337,8 +356,8 @@ int run_inputs_load(const run_options *options, run_inputs *in) {
     in->tensors.scale = (float)options->scale;
     in->tensors.dropout_seed = options->seed;
     in->tensors.dropout_offset = options->offset;
-    if (!load_tensors(options, in) || !load_bias(options, in) || !load_mask(options, in) || !load_alibi(options, in) ||
-        !load_sinks(options, in))
+    if (!load_tensors(options, in) || !load_bias(options, in) || !load_mask(options, in) ||
+        !load_alibi(options, in) || !load_sinks(options, in))
         return TOOL_FAILED;
     describe_outputs(in);
     return TOOL_OK;

@@ -49,6 +49,7 @@ const char *terminal_bytes(double bytes, char text[TERMINAL_BYTES_SIZE]) {
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
     int unit = 0;
     while (bytes >= 999.5 && unit < 5) bytes /= 1000, unit++;
-    snprintf(text, TERMINAL_BYTES_SIZE, unit > 0 && bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+    snprintf(text, TERMINAL_BYTES_SIZE, unit > 0 && bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes,
+             units[unit]);
     return text;
 }

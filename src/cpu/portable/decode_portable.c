@@ -9,6 +9,6 @@ void attni_decode_portable(const attni_job *job, const attni_tile *tile, int64_t
     decode_tile_chunk(job, tile, begin, end, partial, scratch);
 }
 
-size_t attni_decode_portable_scratch(int64_t rows, int64_t dim_qk, int64_t dim_v) {
-    return decode_scratch_bytes(rows, dim_qk, dim_v);
+size_t attni_decode_portable_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
+    return decode_scratch_bytes(rows, slots, dim_qk, dim_v);
 }

@@ -14,6 +14,6 @@
 
 void attni_forward_avx512(const attni_job *job, const attni_tile *tile, void *scratch) { forward_tile(job, tile, scratch); }
 
-size_t attni_forward_avx512_scratch(int64_t tile_rows_count, int64_t dim_qk, int64_t dim_v) {
-    return forward_scratch_bytes(tile_rows_count, dim_qk, dim_v);
+size_t attni_forward_avx512_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
+    return forward_scratch_bytes(rows, slots, dim_qk, dim_v);
 }

@@ -113,6 +113,7 @@ SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
 }
 
 SIMD_INLINE void simd_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* to L2 */
 
 /* The sums of 16 vectors, in one. */
 SIMD_INLINE vf simd_sums(const vf x[16]) {

@@ -36,7 +36,7 @@ static inline void simd_pack_values(attn_dtype dtype, const void *const rows[2],
     (void)dtype;
     const uint16_t *a = rows[0], *b = rows[1];
     for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 m = (__mmask16)(n - i >= 16 ? 0xffff : (1 << (n - i)) - 1);
         const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, a + i));
         const __m512i high = b == NULL ? _mm512_setzero_si512() : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, b + i));
         _mm512_storeu_si512(units + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
