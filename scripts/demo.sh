@@ -2,8 +2,9 @@
 # The demo: attention layers of a real sentence encoder, compared with what the model itself computed;
 # then a sequence whose score matrices would not fit into most machines. usage: demo.sh ATTN_COMMAND
 set -eu
-attn=$1
-data=$(dirname "$0")/../examples/minilm
+case $1 in /*) attn=$1 ;; *) attn=$PWD/$1 ;; esac
+cd "$(dirname "$0")/.."
+data=examples/minilm
 
 echo "1. Attention layers of all-MiniLM-L6-v2 on four sentences of 50, 34, 20 and 8 tokens (examples/minilm)"
 for layer in 0 2 5; do

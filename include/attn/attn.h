@@ -121,7 +121,8 @@ typedef struct attn_score_strides {
 typedef struct attn_problem {
     size_t struct_size;
 
-    int64_t batch, heads_q, heads_kv; /* heads_q a multiple of heads_kv: query head h reads h / (heads_q / heads_kv) */
+    int64_t batch, heads_q,
+        heads_kv; /* heads_q a multiple of heads_kv: query head h reads h / (heads_q / heads_kv) */
     int64_t seqlen_q, seqlen_k;       /* the largest that a run may have; 0 allowed */
     int64_t dim_qk, dim_v;            /* 1 to 1024 */
 
@@ -133,28 +134,32 @@ typedef struct attn_problem {
     attn_mask mask;
     int64_t window_left, window_right; /* keys from position - left to position + right; >= 0 or UNLIMITED */
 
-    float softcap;       /* > 0, or 0 for none */
-    float dropout_p;     /* probability of dropping, in [0, 1); 0 for none */
-    int32_t has_alibi;   /* attn_tensors.alibi_slopes is given */
-    int32_t has_sinks;   /* attn_tensors.sinks is given */
-    int32_t has_bias;    /* attn_tensors.bias is given, of dtype_bias and strides bias */
-    int32_t has_mask;    /* attn_tensors.mask is given, of strides mask_strides */
+    float softcap; /* > 0, or 0 for none */
+    float dropout_p; /* probability of dropping, in [0, 1); 0 for none */
+    int32_t has_alibi; /* attn_tensors.alibi_slopes is given */
+    int32_t has_sinks; /* attn_tensors.sinks is given */
+    int32_t has_bias; /* attn_tensors.bias is given, of dtype_bias and strides bias */
+    int32_t has_mask; /* attn_tensors.mask is given, of strides mask_strides */
     attn_dtype dtype_bias;
     attn_score_strides bias;
     attn_score_strides mask_strides;
-    int64_t alibi_stride_batch; /* 0: slopes are (heads_q); else the distance between rows of (batch, heads_q) */
+    int64_t
+        alibi_stride_batch; /* 0: slopes are (heads_q); else the distance between rows of (batch, heads_q) */
 
-    int32_t needs_backward;  /* reserved: must be 0 in this version */
-    int32_t deterministic;   /* same input, same plan, same bits: always so for a forward */
+    int32_t needs_backward; /* reserved: must be 0 in this version */
+    int32_t deterministic; /* same input, same plan, same bits: always so for a forward */
     int32_t batch_invariant; /* a row's bits do not depend on the batch beside it: always so on the CPU */
-    int32_t reserved;        /* 0 */
+    int32_t reserved; /* 0 */
 } attn_problem;
 
+/* clang-format off */
 #define ATTN_STRIDES_PACKED_INIT                                       \
     {                                                                  \
         ATTN_STRIDE_PACKED, ATTN_STRIDE_PACKED, ATTN_STRIDE_PACKED     \
     }
+/* clang-format on */
 
+/* clang-format off */
 #define ATTN_PROBLEM_INIT                                                                          \
     {                                                                                              \
         sizeof(attn_problem), 1, 1, 1, 0, 0, 0, 0, ATTN_F32, ATTN_F32, ATTN_F32,                   \
@@ -163,6 +168,7 @@ typedef struct attn_problem {
             ATTN_WINDOW_UNLIMITED, ATTN_WINDOW_UNLIMITED, 0.0f, 0.0f, 0, 0, 0, 0, ATTN_F32,        \
             ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, 0, 0, 0, 0, 0                      \
     }
+/* clang-format on */
 
 /* ---------------------------------------------------------------- context */
 
@@ -176,7 +182,7 @@ typedef void (*attn_task_fn)(void *args, int64_t index);
 typedef void (*attn_parallel_for_fn)(void *pool, int64_t count, attn_task_fn task, void *args);
 
 typedef void *(*attn_alloc_fn)(void *user, size_t bytes); /* 64-byte aligned, or null */
-typedef void (*attn_free_fn)(void *user, void *pointer);  /* pointer is never null */
+typedef void (*attn_free_fn)(void *user, void *pointer); /* pointer is never null */
 typedef void (*attn_log_fn)(void *user, const char *line); /* one line, no newline */
 
 typedef struct attn_context_options {
@@ -193,10 +199,12 @@ typedef struct attn_context_options {
     void *stream; /* CUDA: the default CUstream of runs; null is CUDA's null stream */
 } attn_context_options;
 
+/* clang-format off */
 #define ATTN_CONTEXT_OPTIONS_INIT                                      \
     {                                                                  \
         sizeof(attn_context_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0     \
     }
+/* clang-format on */
 
 typedef struct attn_context attn_context;
 
@@ -222,15 +230,17 @@ typedef struct attn_plan_options {
     size_t struct_size;
     attn_algorithm algorithm;
     attn_isa isa;
-    int32_t threads;          /* 0: the context's */
+    int32_t threads; /* 0: the context's */
     int32_t reserved;
     uint64_t workspace_limit; /* bytes; 0: none. A plan that needs more is refused */
 } attn_plan_options;
 
+/* clang-format off */
 #define ATTN_PLAN_OPTIONS_INIT                                                         \
     {                                                                                  \
         sizeof(attn_plan_options), ATTN_ALGORITHM_AUTO, ATTN_ISA_AUTO, 0, 0, 0         \
     }
+/* clang-format on */
 
 typedef struct attn_plan attn_plan;
 
@@ -270,36 +280,38 @@ typedef struct attn_tensors {
     const void *q; /* (batch, seqlen_q, heads_q, dim_qk), or (total_q, heads_q, dim_qk) ragged */
     const void *k; /* (batch, seqlen_k, heads_kv, dim_qk), or (total_k, heads_kv, dim_qk) ragged */
     const void *v; /* (batch, seqlen_k, heads_kv, dim_v), or (total_k, heads_kv, dim_v) ragged */
-    void *o;       /* (batch, seqlen_q, heads_q, dim_v), or (total_q, heads_q, dim_v) ragged */
-    float *lse;    /* may be null. Natural log of each row's denominator, sink included, packed
+    void *o; /* (batch, seqlen_q, heads_q, dim_v), or (total_q, heads_q, dim_v) ragged */
+    float *lse; /* may be null. Natural log of each row's denominator, sink included, packed
                       (batch, heads_q, seqlen_q of the problem), or (heads_q, total_q) ragged */
 
     const int32_t *lengths_q; /* padded: (batch); ragged: cumulative (batch + 1), ascending from 0 */
     const int32_t *lengths_k;
 
-    const void *bias;          /* (batch, heads_q, seqlen_q, seqlen_k) of dtype_bias, rows and columns
+    const void *bias; /* (batch, heads_q, seqlen_q, seqlen_k) of dtype_bias, rows and columns
                                   counted from each sequence's start; -inf masks, no finite value does */
-    const uint8_t *mask;       /* likewise; nonzero: the query may see the key */
+    const uint8_t *mask; /* likewise; nonzero: the query may see the key */
     const float *alibi_slopes; /* (heads_q) or (batch, heads_q) */
-    const float *sinks;        /* (heads_q): one more logit in each row's denominator, without a value */
+    const float *sinks; /* (heads_q): one more logit in each row's denominator, without a value */
 
     int64_t seqlen_q, seqlen_k; /* this run's lengths under ATTN_LENGTHS_FULL; clamped to the plan's */
-    int64_t total_q;            /* ragged queries: their number over all sequences; needed with lse, else unread */
-    int64_t query_start;        /* default: key_start + seqlen_k - seqlen_q of each sequence (bottom
+    int64_t total_q; /* ragged queries: their number over all sequences; needed with lse, else unread */
+    int64_t query_start; /* default: key_start + seqlen_k - seqlen_q of each sequence (bottom
                                    right); 0 is top left; a chunk or a rank of a ring gives its own */
-    int64_t key_start;          /* default: 0 */
+    int64_t key_start; /* default: 0 */
 
     uint64_t dropout_seed, dropout_offset;
     float scale; /* any finite number; ATTN_SCALE_DEFAULT: 1/sqrt(dim_qk) */
     int32_t reserved;
 } attn_tensors;
 
+/* clang-format off */
 #define ATTN_TENSORS_INIT                                                                         \
     {                                                                                             \
         sizeof(attn_tensors), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ATTN_LENGTH_DEFAULT,               \
             ATTN_LENGTH_DEFAULT, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEFAULT,                      \
             ATTN_POSITION_DEFAULT, 0, 0, ATTN_SCALE_DEFAULT, 0                                    \
     }
+/* clang-format on */
 
 /* Where a run works. Null instead of it: workspace from the context's pool, the context's stream. */
 typedef struct attn_execution {
@@ -309,17 +321,19 @@ typedef struct attn_execution {
     void *stream; /* CUDA; used as it is, null being the null stream */
 } attn_execution;
 
+/* clang-format off */
 #define ATTN_EXECUTION_INIT            \
     {                                  \
         sizeof(attn_execution), 0, 0, 0 \
     }
+/* clang-format on */
 
 /*
  * Computes O, and LSE where its pointer is given. A row that sees no key gets o = 0 and lse = -inf
  * (its sink's logit where there are sinks). Output rows beyond a sequence's length are not written,
  * and keys beyond it are never read. On a CUDA plan the work is queued and the call returns.
  * Checks only that required pointers are there, element aligned, and the workspace's size.
- * Allocates nothing when a workspace is given, or when no other run of the plan is in flight.
+ * Allocates nothing when a workspace is given, or when no other run of the context is in flight.
  * ATTN_INVALID_ARGUMENT, ATTN_WORKSPACE_TOO_SMALL, ATTN_OUT_OF_MEMORY, ATTN_DEVICE_ERROR.
  */
 ATTN_API attn_status attn_forward(const attn_plan *plan, const attn_tensors *tensors,
@@ -374,8 +388,8 @@ ATTN_API attn_status attn_accum_merge(const attn_plan *plan, void *accum, const 
 
 /* Writes O and LSE (where lse is given) from an accumulator, which stays as it is; sinks join here.
  * ATTN_INVALID_ARGUMENT, ATTN_DEVICE_ERROR. */
-ATTN_API attn_status attn_accum_finish(const attn_plan *plan, const attn_tensors *tensors,
-                                       const void *accum, const attn_execution *execution);
+ATTN_API attn_status attn_accum_finish(const attn_plan *plan, const attn_tensors *tensors, const void *accum,
+                                       const attn_execution *execution);
 
 /* ---------------------------------------------------------------- asking */
 
@@ -394,18 +408,20 @@ ATTN_API int32_t attn_has_feature(attn_feature feature);
 /* A row of the kernel lists (src/cpu/kernels.def, src/cuda/kernels.def). */
 typedef struct attn_kernel_info {
     size_t struct_size;
-    const char *name;   /* "forward_avx512" */
+    const char *name; /* "forward_avx512" */
     attn_device device;
-    attn_isa isa;       /* CPU */
-    const char *op;     /* "forward", "decode" */
+    attn_isa isa; /* CPU */
+    const char *op; /* "forward", "decode" */
     const char *dtypes; /* which tensors it takes, in words */
     const char *refusal; /* why this machine cannot run it; null if it can */
 } attn_kernel_info;
 
+/* clang-format off */
 #define ATTN_KERNEL_INFO_INIT                                              \
     {                                                                      \
         sizeof(attn_kernel_info), 0, ATTN_DEVICE_CPU, ATTN_ISA_AUTO, 0, 0, 0 \
     }
+/* clang-format on */
 
 /* Number of rows, and row index of it. Strings live for ever. attn_kernel_get: ATTN_INVALID_ARGUMENT. */
 ATTN_API int32_t attn_kernel_count(void);

@@ -22,7 +22,8 @@ static struct {
 } cache = {.lock = ATOMIC_FLAG_INIT};
 
 static void lock(void) {
-    while (atomic_flag_test_and_set_explicit(&cache.lock, memory_order_acquire)) {}
+    while (atomic_flag_test_and_set_explicit(&cache.lock, memory_order_acquire)) {
+    }
 }
 
 static void unlock(void) { atomic_flag_clear_explicit(&cache.lock, memory_order_release); }

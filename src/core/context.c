@@ -29,7 +29,8 @@ static void *default_alloc(void *user, size_t bytes) {
     const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     void *pointer = rounded < bytes ? NULL : aligned_alloc(alignment, rounded);
 #if defined(__linux__)
-    if (pointer != NULL && bytes >= huge) (void)madvise(pointer, rounded, MADV_HUGEPAGE); /* a hint: may fail */
+    if (pointer != NULL && bytes >= huge)
+        (void)madvise(pointer, rounded, MADV_HUGEPAGE); /* a hint: may fail */
 #endif
     return pointer;
 }
@@ -69,25 +70,29 @@ static attn_status find_backend(attn_device device, const attni_backend **backen
         *backend = attni_cuda_backend();
         return ATTN_OK;
 #else
-        return attni_fail(ATTN_UNSUPPORTED, "device is ATTN_DEVICE_CUDA; this build has the CPU back end only");
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "device is ATTN_DEVICE_CUDA; this build has the CPU back end only");
 #endif
     }
-    return attni_fail(ATTN_INVALID_ARGUMENT, "device is %d; allowed is ATTN_DEVICE_CPU (0) or ATTN_DEVICE_CUDA (1)",
-                      (int)device);
+    return attni_fail(ATTN_INVALID_ARGUMENT,
+                      "device is %d; allowed is ATTN_DEVICE_CPU (0) or ATTN_DEVICE_CUDA (1)", (int)device);
 }
 
 attn_status attn_context_create(attn_device device, int32_t ordinal, const attn_context_options *given,
                                 attn_context **context) {
-    if (context == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "context is null; it must point to where the context goes");
+    if (context == NULL)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "context is null; it must point to where the context goes");
     *context = NULL;
     attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
     if (given != NULL) ATTNI_TRY(attni_struct_copy(&options, given, sizeof options, "context options"));
     if (options.threads < 0 || options.threads > ATTNI_THREADS_LIMIT)
         return attni_fail(ATTN_INVALID_ARGUMENT, "options.threads is %d; allowed is 0 (all processors) to %d",
                           options.threads, ATTNI_THREADS_LIMIT);
-    if (options.reserved != 0) return attni_fail(ATTN_INVALID_ARGUMENT, "options.reserved is %d; it must be 0", options.reserved);
+    if (options.reserved != 0)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "options.reserved is %d; it must be 0", options.reserved);
     if ((options.alloc == NULL) != (options.free == NULL))
-        return attni_fail(ATTN_INVALID_ARGUMENT, "options.%s is null and the other is not; give both or neither",
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "options.%s is null and the other is not; give both or neither",
                           options.alloc == NULL ? "alloc" : "free");
     const attni_backend *backend = NULL;
     ATTNI_TRY(find_backend(device, &backend));
@@ -102,7 +107,9 @@ attn_status attn_context_create(attn_device device, int32_t ordinal, const attn_
     if (options.parallel_for == NULL) options.parallel_for = attni_default_parallel_for;
 
     attn_context *c = options.alloc(options.alloc_user, sizeof *c);
-    if (c == NULL) return attni_fail(ATTN_OUT_OF_MEMORY, "the allocator returned null for a context of %zu bytes", sizeof *c);
+    if (c == NULL)
+        return attni_fail(ATTN_OUT_OF_MEMORY, "the allocator returned null for a context of %zu bytes",
+                          sizeof *c);
     memset(c, 0, sizeof *c);
     c->backend = backend;
     c->ordinal = ordinal;
@@ -138,10 +145,13 @@ const char *attn_context_describe(const attn_context *context) {
 }
 
 static void lock(attn_context *context) {
-    while (atomic_flag_test_and_set_explicit(&context->pool_lock, memory_order_acquire)) {}
+    while (atomic_flag_test_and_set_explicit(&context->pool_lock, memory_order_acquire)) {
+    }
 }
 
-static void unlock(attn_context *context) { atomic_flag_clear_explicit(&context->pool_lock, memory_order_release); }
+static void unlock(attn_context *context) {
+    atomic_flag_clear_explicit(&context->pool_lock, memory_order_release);
+}
 
 attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, attni_block **taken) {
     attni_block *found = NULL;

@@ -105,7 +105,8 @@ struct attn_context {
     attni_block *pool;
 };
 
-void *attni_alloc(attn_context *context, size_t bytes); /* host memory, 64-byte aligned, or null with a sentence */
+void *attni_alloc(attn_context *context,
+                  size_t bytes); /* host memory, 64-byte aligned, or null with a sentence */
 void attni_free(attn_context *context, void *pointer);
 void attni_log(const attn_context *context, const char *format, ...) ATTNI_PRINTF(2, 3);
 
@@ -117,7 +118,8 @@ void attni_pool_give(attn_context *context, attni_block *block, void *stream);
 
 struct attn_plan {
     attn_context *context;
-    attn_problem problem; /* strides resolved: none is ATTN_STRIDE_PACKED; windows >= 0, clamped, or UNLIMITED */
+    attn_problem
+        problem; /* strides resolved: none is ATTN_STRIDE_PACKED; windows >= 0, clamped, or UNLIMITED */
     attn_plan_options options; /* threads resolved */
     int64_t group;             /* heads_q / heads_kv */
     int64_t rows;              /* batch * heads_q * seqlen_q */
@@ -128,7 +130,7 @@ struct attn_plan {
 };
 
 /*
- * Copies a public struct of any age: source begins with its size_t struct_size. A struct shorter than
+ * Copies a public struct: source begins with its size_t struct_size. A struct shorter than
  * size is refused, and so is a longer one whose further bytes are not all zero.
  */
 attn_status attni_struct_copy(void *destination, const void *source, size_t size, const char *name);

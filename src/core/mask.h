@@ -9,15 +9,15 @@
 
 /* One sequence of the batch: where its rows begin in the tensors, and its lengths and positions. */
 typedef struct attni_sequence {
-    int64_t batch;            /* for the batch strides; 0 where the tensor is ragged */
+    int64_t batch;            /* of bias, mask, slopes and dropout */
     int64_t q_begin, q_len;
     int64_t k_begin, k_len;
     int64_t q_batch, k_batch;
     int64_t query_start, key_start;
 } attni_sequence;
 
-static inline int64_t attni_length_of(attn_lengths kind, const int32_t *lengths, int64_t batch,
-                                      int64_t full, int64_t limit, int64_t *begin) {
+static inline int64_t attni_length_of(attn_lengths kind, const int32_t *lengths, int64_t batch, int64_t full,
+                                      int64_t limit, int64_t *begin) {
     int64_t length = full;
     *begin = 0;
     if (kind == ATTN_LENGTHS_PADDED) length = lengths[batch];

@@ -6,23 +6,29 @@
 
 static attn_status check_plan_options(const attn_plan_options *o) {
     if (o->algorithm < ATTN_ALGORITHM_AUTO || o->algorithm > ATTN_ALGORITHM_FLASH2)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "options.algorithm is %d; allowed is AUTO (0), STANDARD (1), FLASH1 (2) or FLASH2 (3)",
-                          (int)o->algorithm);
+        return attni_fail(
+            ATTN_INVALID_ARGUMENT,
+            "options.algorithm is %d; allowed is AUTO (0), STANDARD (1), FLASH1 (2) or FLASH2 (3)",
+            (int)o->algorithm);
     if (o->isa < ATTN_ISA_AUTO || o->isa > ATTN_ISA_AVX512_BF16)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "options.isa is %d; allowed is ATTN_ISA_AUTO (0) to ATTN_ISA_AVX512_BF16 (%d)",
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "options.isa is %d; allowed is ATTN_ISA_AUTO (0) to ATTN_ISA_AVX512_BF16 (%d)",
                           (int)o->isa, (int)ATTN_ISA_AVX512_BF16);
     if (o->threads < 0 || o->threads > ATTNI_THREADS_LIMIT)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "options.threads is %d; allowed is 0 (the context's) to %d", o->threads,
-                          ATTNI_THREADS_LIMIT);
-    if (o->reserved != 0) return attni_fail(ATTN_INVALID_ARGUMENT, "options.reserved is %d; it must be 0", o->reserved);
+        return attni_fail(ATTN_INVALID_ARGUMENT, "options.threads is %d; allowed is 0 (the context's) to %d",
+                          o->threads, ATTNI_THREADS_LIMIT);
+    if (o->reserved != 0)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "options.reserved is %d; it must be 0", o->reserved);
     return ATTN_OK;
 }
 
-attn_status attn_plan_create(attn_context *context, const attn_problem *problem, const attn_plan_options *options,
-                             attn_plan **plan) {
-    if (plan == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "plan is null; it must point to where the plan goes");
+attn_status attn_plan_create(attn_context *context, const attn_problem *problem,
+                             const attn_plan_options *options, attn_plan **plan) {
+    if (plan == NULL)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "plan is null; it must point to where the plan goes");
     *plan = NULL;
-    if (context == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "context is null; attn_context_create makes one");
+    if (context == NULL)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "context is null; attn_context_create makes one");
     if (problem == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "problem is null");
     attn_plan_options o = ATTN_PLAN_OPTIONS_INIT;
     if (options != NULL) ATTNI_TRY(attni_struct_copy(&o, options, sizeof o, "plan options"));
@@ -45,7 +51,8 @@ attn_status attn_plan_create(attn_context *context, const attn_problem *problem,
         return status;
     }
     if (o.workspace_limit != 0 && p->workspace_size > o.workspace_limit) {
-        status = attni_fail(ATTN_WORKSPACE_TOO_SMALL, "options.workspace_limit is %llu; %s needs %zu bytes of workspace",
+        status = attni_fail(ATTN_WORKSPACE_TOO_SMALL,
+                            "options.workspace_limit is %llu; %s needs %zu bytes of workspace",
                             (unsigned long long)o.workspace_limit, p->kernel, p->workspace_size);
         attn_plan_destroy(p);
         return status;
@@ -78,10 +85,13 @@ const char *attn_plan_kernel(const attn_plan *plan) { return plan == NULL ? "" :
 
 static attn_status check_pointer(const char *name, const void *pointer, size_t alignment, bool needed) {
     if (pointer == NULL)
-        return needed ? attni_fail(ATTN_INVALID_ARGUMENT, "tensors.%s is null, and the problem needs it", name) : ATTN_OK;
+        return needed
+                   ? attni_fail(ATTN_INVALID_ARGUMENT, "tensors.%s is null, and the problem needs it", name)
+                   : ATTN_OK;
     if ((uintptr_t)pointer % alignment != 0)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "tensors.%s is %p, which is not aligned to its element of %zu bytes", name,
-                          pointer, alignment);
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "tensors.%s is %p, which is not aligned to its element of %zu bytes", name, pointer,
+                          alignment);
     return ATTN_OK;
 }
 
@@ -101,13 +111,15 @@ static attn_status check_tensors(const attn_plan *plan, attni_run_kind kind, con
         if (p->lengths_k != ATTN_LENGTHS_FULL)
             ATTNI_TRY(check_pointer("lengths_k", t->lengths_k, 4, p->batch > 0));
     }
-    if (p->lengths_q != ATTN_LENGTHS_FULL) ATTNI_TRY(check_pointer("lengths_q", t->lengths_q, 4, p->batch > 0));
+    if (p->lengths_q != ATTN_LENGTHS_FULL)
+        ATTNI_TRY(check_pointer("lengths_q", t->lengths_q, 4, p->batch > 0));
     if (output) {
         ATTNI_TRY(check_pointer("o", t->o, attni_dtype_size(p->dtype_o), any_q));
         ATTNI_TRY(check_pointer("lse", t->lse, 4, false));
         if (p->has_sinks) ATTNI_TRY(check_pointer("sinks", t->sinks, 4, any_q));
         if (t->lse != NULL && p->lengths_q == ATTN_LENGTHS_RAGGED && t->total_q < 0)
-            return attni_fail(ATTN_INVALID_ARGUMENT, "tensors.total_q is %lld; lse of ragged queries needs their number",
+            return attni_fail(ATTN_INVALID_ARGUMENT,
+                              "tensors.total_q is %lld; lse of ragged queries needs their number",
                               (long long)t->total_q);
     }
     return ATTN_OK;
@@ -133,7 +145,8 @@ static attn_status resolve_run(const attn_plan *plan, const attn_tensors *tensor
     t->key_start = t->key_start == ATTN_POSITION_DEFAULT ? 0 : clamp_position(t->key_start);
     if (t->query_start != ATTN_POSITION_DEFAULT) t->query_start = clamp_position(t->query_start);
     /* A piece of keys cannot say where the whole's last key is: the problem does. */
-    else if (run->kind == ATTNI_RUN_ADD) t->query_start = p->seqlen_k - t->seqlen_q;
+    else if (run->kind == ATTNI_RUN_ADD)
+        t->query_start = p->seqlen_k - t->seqlen_q;
     if (t->scale == ATTN_SCALE_DEFAULT) t->scale = (float)(1.0 / sqrt((double)p->dim_qk));
     return ATTN_OK;
 }
@@ -149,7 +162,8 @@ static attn_status execute(const attn_plan *plan, attni_run *run, const attn_exe
         return attni_fail(ATTN_WORKSPACE_TOO_SMALL, "execution.workspace_bytes is %zu; this plan needs %zu",
                           execution.workspace_bytes, plan->workspace_size);
     if (execution.workspace != NULL && (uintptr_t)execution.workspace % 64 != 0)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "execution.workspace is %p; it must be 64-byte aligned", execution.workspace);
+        return attni_fail(ATTN_INVALID_ARGUMENT, "execution.workspace is %p; it must be 64-byte aligned",
+                          execution.workspace);
     run->workspace = execution.workspace;
     if (plan->rows == 0) return ATTN_OK;
     if (run->workspace != NULL || plan->workspace_size == 0) return context->backend->run(plan, run);
@@ -161,7 +175,8 @@ static attn_status execute(const attn_plan *plan, attni_run *run, const attn_exe
     return status;
 }
 
-attn_status attn_forward(const attn_plan *plan, const attn_tensors *tensors, const attn_execution *execution) {
+attn_status attn_forward(const attn_plan *plan, const attn_tensors *tensors,
+                         const attn_execution *execution) {
     if (plan == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "plan is null; attn_plan_create makes one");
     attni_run run = {.kind = ATTNI_RUN_FORWARD};
     ATTNI_TRY(resolve_run(plan, tensors, &run));
@@ -187,7 +202,8 @@ size_t attn_accum_size(const attn_plan *plan) {
 
 static attn_status check_accum(const attn_plan *plan, const char *name, const void *accum) {
     if (plan == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "plan is null; attn_plan_create makes one");
-    if (accum == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "%s is null; attn_accum_begin prepares one", name);
+    if (accum == NULL)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "%s is null; attn_accum_begin prepares one", name);
     if ((uintptr_t)accum % 64 != 0)
         return attni_fail(ATTN_INVALID_ARGUMENT, "%s is %p; it must be 64-byte aligned", name, accum);
     return ATTN_OK;
@@ -197,16 +213,23 @@ static attni_accum arrays_of(const attn_plan *plan, const void *accum) {
     return attni_accum_arrays((void *)(uintptr_t)accum, plan->rows, plan->problem.dim_v, NULL);
 }
 
-static void *stream_of(const attn_plan *plan, const attn_execution *execution) {
-    return execution == NULL ? plan->context->options.stream : execution->stream;
+static attn_status stream_of(const attn_plan *plan, const attn_execution *execution, void **stream) {
+    attn_execution copy = ATTN_EXECUTION_INIT;
+    copy.stream = plan->context->options.stream;
+    if (execution != NULL) ATTNI_TRY(attni_struct_copy(&copy, execution, sizeof copy, "execution"));
+    *stream = copy.stream;
+    return ATTN_OK;
 }
 
-attn_status attn_accum_begin(const attn_plan *plan, void *accum, size_t bytes, const attn_execution *execution) {
+attn_status attn_accum_begin(const attn_plan *plan, void *accum, size_t bytes,
+                             const attn_execution *execution) {
     ATTNI_TRY(check_accum(plan, "accum", accum));
     if (bytes < attn_accum_size(plan))
-        return attni_fail(ATTN_WORKSPACE_TOO_SMALL, "bytes is %zu; an accumulator of this plan takes %zu", bytes,
-                          attn_accum_size(plan));
-    return plan->context->backend->accum_begin(plan, accum, stream_of(plan, execution));
+        return attni_fail(ATTN_WORKSPACE_TOO_SMALL, "bytes is %zu; an accumulator of this plan takes %zu",
+                          bytes, attn_accum_size(plan));
+    void *stream;
+    ATTNI_TRY(stream_of(plan, execution, &stream));
+    return plan->context->backend->accum_begin(plan, accum, stream);
 }
 
 attn_status attn_accum_add(const attn_plan *plan, const attn_tensors *tensors, void *accum,
@@ -218,14 +241,16 @@ attn_status attn_accum_add(const attn_plan *plan, const attn_tensors *tensors, v
     return execute(plan, &run, execution);
 }
 
-attn_status attn_accum_merge(const attn_plan *plan, void *accum, const void *other, const attn_execution *execution) {
+attn_status attn_accum_merge(const attn_plan *plan, void *accum, const void *other,
+                             const attn_execution *execution) {
     ATTNI_TRY(check_accum(plan, "accum", accum));
     ATTNI_TRY(check_accum(plan, "other", other));
     ATTNI_TRY(plan->context->backend->accum_check(plan, accum));
     ATTNI_TRY(plan->context->backend->accum_check(plan, other));
+    void *stream;
+    ATTNI_TRY(stream_of(plan, execution, &stream));
     if (plan->rows == 0) return ATTN_OK;
-    return plan->context->backend->accum_merge(plan, arrays_of(plan, accum), arrays_of(plan, other),
-                                               stream_of(plan, execution));
+    return plan->context->backend->accum_merge(plan, arrays_of(plan, accum), arrays_of(plan, other), stream);
 }
 
 attn_status attn_accum_finish(const attn_plan *plan, const attn_tensors *tensors, const void *accum,

@@ -18,14 +18,17 @@ attn_status attni_struct_copy(void *destination, const void *source, size_t size
     size_t given;
     memcpy(&given, source, sizeof given);
     if (given < size)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "%s.struct_size is %zu; this library's is %zu: start from the INIT macro",
-                          name, given, size);
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "%s.struct_size is %zu; this library's is %zu: start from the INIT macro", name,
+                          given, size);
     if (given > 65536)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "%s.struct_size is %zu, which is no struct's: start from the INIT macro",
-                          name, given);
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "%s.struct_size is %zu, which is no struct's: start from the INIT macro", name,
+                          given);
     for (size_t i = size; i < given; i++)
         if (((const unsigned char *)source)[i] != 0)
-            return attni_fail(ATTN_UNSUPPORTED, "%s holds a field set at byte %zu that this library (%zu bytes) does not know",
+            return attni_fail(ATTN_UNSUPPORTED,
+                              "%s holds a field set at byte %zu that this library (%zu bytes) does not know",
                               name, i, size);
     memcpy(destination, source, size);
     memcpy(destination, &size, sizeof size);
@@ -78,24 +81,28 @@ static attn_status resolve_strides(const char *tensor, dimension *dims, int coun
         dimension *d = &dims[i];
         if (*d->stride == ATTN_STRIDE_PACKED) {
             if (d->packed < 0)
-                return attni_fail(ATTN_INVALID_ARGUMENT, "the size of %s overflows int64 in its %s stride", tensor, d->name);
+                return attni_fail(ATTN_INVALID_ARGUMENT, "the size of %s overflows int64 in its %s stride",
+                                  tensor, d->name);
             *d->stride = d->packed;
         } else if (output && !empty && *d->stride == 0 && d->extent > 1) {
-            return attni_fail(ATTN_INVALID_ARGUMENT, "%s.%s is 0 with %lld of them; an output cannot be broadcast",
-                              tensor, d->name, (long long)d->extent);
+            return attni_fail(ATTN_INVALID_ARGUMENT,
+                              "%s.%s is 0 with %lld of them; an output cannot be broadcast", tensor, d->name,
+                              (long long)d->extent);
         }
         if (!add_extent(&last, *d->stride, d->extent))
-            return attni_fail(ATTN_INVALID_ARGUMENT, "%s.%s is %lld; times %lld it overflows int64", tensor, d->name,
-                              (long long)*d->stride, (long long)d->extent);
+            return attni_fail(ATTN_INVALID_ARGUMENT, "%s.%s is %lld; times %lld it overflows int64", tensor,
+                              d->name, (long long)*d->stride, (long long)d->extent);
     }
     if (last > INT64_MAX / (int64_t)element)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "the strides of %s reach element %lld, whose byte offset overflows int64",
-                          tensor, (long long)last);
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "the strides of %s reach element %lld, whose byte offset overflows int64", tensor,
+                          (long long)last);
     return ATTN_OK;
 }
 
-static attn_status resolve_tensor(const char *name, attn_strides *s, int64_t batch, int64_t seqlen, int64_t heads,
-                                  int64_t dim, attn_dtype dtype, attn_lengths lengths, bool output) {
+static attn_status resolve_tensor(const char *name, attn_strides *s, int64_t batch, int64_t seqlen,
+                                  int64_t heads, int64_t dim, attn_dtype dtype, attn_lengths lengths,
+                                  bool output) {
     const int64_t row = product(heads, dim);
     const bool ragged = lengths == ATTN_LENGTHS_RAGGED; /* sequences lie end to end: one batch of them all */
     if (ragged) s->batch = 0;
@@ -110,7 +117,8 @@ static attn_status resolve_tensor(const char *name, attn_strides *s, int64_t bat
     return resolve_strides(name, dims, 3, dim, attni_dtype_size(dtype), output);
 }
 
-static attn_status resolve_scores(const char *name, attn_score_strides *s, const attn_problem *p, size_t element) {
+static attn_status resolve_scores(const char *name, attn_score_strides *s, const attn_problem *p,
+                                  size_t element) {
     const int64_t plane = product(p->seqlen_q, p->seqlen_k);
     dimension dims[3] = {
         {"batch", &s->batch, p->batch, product(plane, p->heads_q)},
@@ -127,22 +135,29 @@ static attn_status check_dtypes(const attn_problem *p) {
     ATTNI_TRY(check_enum("problem.dtype_o", p->dtype_o, ATTN_BF16, allowed));
     ATTNI_TRY(check_enum("problem.dtype_bias", p->dtype_bias, ATTN_BF16, allowed));
     if (p->dtype_kv != p->dtype_q && p->dtype_q != ATTN_F32)
-        return attni_fail(ATTN_INVALID_ARGUMENT,
-                          "problem.dtype_kv is %s with %s queries; allowed is %s, or f16 or bf16 under f32 queries",
-                          attni_dtype_name(p->dtype_kv), attni_dtype_name(p->dtype_q), attni_dtype_name(p->dtype_q));
+        return attni_fail(
+            ATTN_INVALID_ARGUMENT,
+            "problem.dtype_kv is %s with %s queries; allowed is %s, or f16 or bf16 under f32 queries",
+            attni_dtype_name(p->dtype_kv), attni_dtype_name(p->dtype_q), attni_dtype_name(p->dtype_q));
     return ATTN_OK;
 }
 
 static attn_status check_options(const attn_problem *p) {
-    ATTNI_TRY(check_enum("problem.lengths_q", p->lengths_q, ATTN_LENGTHS_RAGGED, "FULL (0), PADDED (1) or RAGGED (2)"));
-    ATTNI_TRY(check_enum("problem.lengths_k", p->lengths_k, ATTN_LENGTHS_RAGGED, "FULL (0), PADDED (1) or RAGGED (2)"));
-    ATTNI_TRY(check_enum("problem.mask", p->mask, ATTN_MASK_CAUSAL, "ATTN_MASK_NONE (0) or ATTN_MASK_CAUSAL (1)"));
+    ATTNI_TRY(check_enum("problem.lengths_q", p->lengths_q, ATTN_LENGTHS_RAGGED,
+                         "FULL (0), PADDED (1) or RAGGED (2)"));
+    ATTNI_TRY(check_enum("problem.lengths_k", p->lengths_k, ATTN_LENGTHS_RAGGED,
+                         "FULL (0), PADDED (1) or RAGGED (2)"));
+    ATTNI_TRY(
+        check_enum("problem.mask", p->mask, ATTN_MASK_CAUSAL, "ATTN_MASK_NONE (0) or ATTN_MASK_CAUSAL (1)"));
     if (p->window_left != ATTN_WINDOW_UNLIMITED)
-        ATTNI_TRY(check_range("problem.window_left (unless ATTN_WINDOW_UNLIMITED)", p->window_left, 0, INT64_MAX));
+        ATTNI_TRY(
+            check_range("problem.window_left (unless ATTN_WINDOW_UNLIMITED)", p->window_left, 0, INT64_MAX));
     if (p->window_right != ATTN_WINDOW_UNLIMITED)
-        ATTNI_TRY(check_range("problem.window_right (unless ATTN_WINDOW_UNLIMITED)", p->window_right, 0, INT64_MAX));
+        ATTNI_TRY(check_range("problem.window_right (unless ATTN_WINDOW_UNLIMITED)", p->window_right, 0,
+                              INT64_MAX));
     if (!(p->softcap >= 0) || isinf(p->softcap))
-        return attni_fail(ATTN_INVALID_ARGUMENT, "problem.softcap is %g; allowed is 0 (none) or a finite number above it",
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "problem.softcap is %g; allowed is 0 (none) or a finite number above it",
                           (double)p->softcap);
     if (!(p->dropout_p >= 0 && p->dropout_p < 1))
         return attni_fail(ATTN_INVALID_ARGUMENT, "problem.dropout_p is %g; allowed is 0 (none) to below 1",
@@ -154,7 +169,8 @@ static attn_status check_options(const attn_problem *p) {
     ATTNI_TRY(check_range("problem.deterministic", p->deterministic, 0, 1));
     ATTNI_TRY(check_range("problem.batch_invariant", p->batch_invariant, 0, 1));
     if (p->needs_backward != 0)
-        return attni_fail(ATTN_UNSUPPORTED, "problem.needs_backward is %d; this version has no backward, so only 0 is allowed",
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "problem.needs_backward is %d; this version has no backward, so only 0 is allowed",
                           p->needs_backward);
     return check_range("problem.reserved", p->reserved, 0, 0);
 }
@@ -165,7 +181,8 @@ attn_status attni_problem_resolve(const attn_problem *problem, attn_problem *p) 
     ATTNI_TRY(check_range("problem.heads_q", p->heads_q, 1, INT32_MAX));
     ATTNI_TRY(check_range("problem.heads_kv", p->heads_kv, 1, INT32_MAX));
     if (p->heads_q % p->heads_kv != 0)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "problem.heads_q is %lld; it must be a multiple of heads_kv, %lld",
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "problem.heads_q is %lld; it must be a multiple of heads_kv, %lld",
                           (long long)p->heads_q, (long long)p->heads_kv);
     ATTNI_TRY(check_range("problem.seqlen_q", p->seqlen_q, 0, INT32_MAX / 2));
     ATTNI_TRY(check_range("problem.seqlen_k", p->seqlen_k, 0, INT32_MAX / 2));
@@ -175,21 +192,27 @@ attn_status attni_problem_resolve(const attn_problem *problem, attn_problem *p) 
     ATTNI_TRY(check_options(p));
     const int64_t rows = product(product(p->batch, p->heads_q), p->seqlen_q);
     if (product(rows, (p->dim_v + 2) * 4) < 0)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "batch * heads_q * seqlen_q rows of %lld numbers overflow int64 bytes",
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "batch * heads_q * seqlen_q rows of %lld numbers overflow int64 bytes",
                           (long long)p->dim_v);
     if (p->window_left > ATTNI_POSITION_LIMIT) p->window_left = ATTNI_POSITION_LIMIT;
     if (p->window_right > ATTNI_POSITION_LIMIT) p->window_right = ATTNI_POSITION_LIMIT;
 
-    ATTNI_TRY(resolve_tensor("problem.q", &p->q, p->batch, p->seqlen_q, p->heads_q, p->dim_qk, p->dtype_q, p->lengths_q, false));
-    ATTNI_TRY(resolve_tensor("problem.k", &p->k, p->batch, p->seqlen_k, p->heads_kv, p->dim_qk, p->dtype_kv, p->lengths_k, false));
-    ATTNI_TRY(resolve_tensor("problem.v", &p->v, p->batch, p->seqlen_k, p->heads_kv, p->dim_v, p->dtype_kv, p->lengths_k, false));
-    ATTNI_TRY(resolve_tensor("problem.o", &p->o, p->batch, p->seqlen_q, p->heads_q, p->dim_v, p->dtype_o, p->lengths_q, true));
+    ATTNI_TRY(resolve_tensor("problem.q", &p->q, p->batch, p->seqlen_q, p->heads_q, p->dim_qk, p->dtype_q,
+                             p->lengths_q, false));
+    ATTNI_TRY(resolve_tensor("problem.k", &p->k, p->batch, p->seqlen_k, p->heads_kv, p->dim_qk, p->dtype_kv,
+                             p->lengths_k, false));
+    ATTNI_TRY(resolve_tensor("problem.v", &p->v, p->batch, p->seqlen_k, p->heads_kv, p->dim_v, p->dtype_kv,
+                             p->lengths_k, false));
+    ATTNI_TRY(resolve_tensor("problem.o", &p->o, p->batch, p->seqlen_q, p->heads_q, p->dim_v, p->dtype_o,
+                             p->lengths_q, true));
     if (p->has_bias) ATTNI_TRY(resolve_scores("problem.bias", &p->bias, p, attni_dtype_size(p->dtype_bias)));
     if (p->has_mask) ATTNI_TRY(resolve_scores("problem.mask_strides", &p->mask_strides, p, 1));
     if (p->has_alibi) {
         int64_t last = p->heads_q;
         if (!add_extent(&last, p->alibi_stride_batch, p->batch) || last > INT64_MAX / 4)
-            return attni_fail(ATTN_INVALID_ARGUMENT, "problem.alibi_stride_batch is %lld; times %lld it overflows int64",
+            return attni_fail(ATTN_INVALID_ARGUMENT,
+                              "problem.alibi_stride_batch is %lld; times %lld it overflows int64",
                               (long long)p->alibi_stride_batch, (long long)p->batch);
     }
     return ATTN_OK;

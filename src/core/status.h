@@ -14,10 +14,10 @@
 attn_status attni_fail(attn_status status, const char *format, ...) ATTNI_PRINTF(2, 3);
 
 /* Returns from the caller when an expression's status is not ATTN_OK. */
-#define ATTNI_TRY(expression)                              \
-    do {                                                   \
-        const attn_status attni_status_ = (expression);    \
-        if (attni_status_ != ATTN_OK) return attni_status_; \
+#define ATTNI_TRY(expression)                                                                                \
+    do {                                                                                                     \
+        const attn_status attni_status_ = (expression);                                                      \
+        if (attni_status_ != ATTN_OK) return attni_status_;                                                  \
     } while (0)
 
 #endif

@@ -12,8 +12,9 @@
 
 static attn_status context_open(attn_context *context) {
     const attni_cpu_features *f = attni_cpu_features_get();
-    attni_text_add(&context->description, "%s\ninstruction sets: portable%s%s%s\nthreads: %d\n", f->name, f->avx2 ? " avx2" : "",
-                   f->avx512 ? " avx512" : "", f->avx512_bf16 ? " avx512_bf16" : "", context->options.threads);
+    attni_text_add(&context->description, "%s\ninstruction sets: portable%s%s%s\nthreads: %d\n", f->name,
+                   f->avx2 ? " avx2" : "", f->avx512 ? " avx512" : "", f->avx512_bf16 ? " avx512_bf16" : "",
+                   context->options.threads);
     return ATTN_OK;
 }
 
@@ -36,10 +37,12 @@ static attn_status asked_isa(const attn_plan *plan, attn_isa *isa) {
         }
         if (!found)
             return attni_fail(ATTN_INVALID_ARGUMENT,
-                              "ATTN_ISA is \"%s\"; allowed is auto, portable, avx2, avx512 or avx512_bf16", environment);
+                              "ATTN_ISA is \"%s\"; allowed is auto, portable, avx2, avx512 or avx512_bf16",
+                              environment);
     }
     const char *refusal = attni_isa_refusal(*isa);
-    if (refusal != NULL) return attni_fail(ATTN_UNSUPPORTED, "%s is %s; %s", source, attni_isa_name(*isa), refusal);
+    if (refusal != NULL)
+        return attni_fail(ATTN_UNSUPPORTED, "%s is %s; %s", source, attni_isa_name(*isa), refusal);
     return ATTN_OK;
 }
 
@@ -48,7 +51,8 @@ static const char *kernel_refusal(const attni_cpu_kernel *k, const attn_problem 
     const char *refusal = attni_isa_refusal(k->isa);
     if (refusal != NULL) return refusal;
     if (asked != ATTN_ISA_AUTO && k->isa > asked) return "a lower instruction set was asked for";
-    if (k->bf16_only && !(p->dtype_q == ATTN_BF16 && p->dtype_kv == ATTN_BF16)) return "it takes bf16 queries, keys and values";
+    if (k->bf16_only && !(p->dtype_q == ATTN_BF16 && p->dtype_kv == ATTN_BF16))
+        return "it takes bf16 queries, keys and values";
     if (k->bf16_only && asked == ATTN_ISA_AUTO && !attni_cpu_features_get()->bf16_dot_pays)
         return "on this processor vdpbf16ps does fewer operations a cycle than f32 FMA";
     return NULL;
@@ -73,7 +77,8 @@ static const attni_cpu_kernel *choose_kernel(attn_plan *plan, const char *op, at
 /* ---------------------------------------------------------------- plan */
 
 /* Equal tiles no larger than the kernel's, and small enough that every task gets several. */
-static int64_t forward_tile_rows(const attni_cpu_kernel *k, int64_t rows, int64_t sequences, int64_t threads) {
+static int64_t forward_tile_rows(const attni_cpu_kernel *k, int64_t rows, int64_t sequences,
+                                 int64_t threads) {
     int64_t tiles = attni_max(1, attni_ceil_div(rows, k->tile_rows));
     const int64_t wanted = attni_ceil_div(8 * threads, attni_max(1, sequences));
     if (threads > 1 && tiles < wanted) tiles = attni_min(wanted, attni_max(1, rows / k->sub_rows));
@@ -83,15 +88,55 @@ static int64_t forward_tile_rows(const attni_cpu_kernel *k, int64_t rows, int64_
 /* Blocks of K and V that a task keeps: all of a sequence's, if several tiles use them, within KEPT_BYTES. */
 static int64_t forward_slots(const attni_cpu_kernel *k, const attni_cpu_plan *c, const attn_problem *p) {
     if (c->pieces == 1) return 1;
-    const size_t slot = k->scratch_bytes(1, 2, p->dim_qk, p->dim_v) - k->scratch_bytes(1, 1, p->dim_qk, p->dim_v);
+    const size_t slot =
+        k->scratch_bytes(1, 2, p->dim_qk, p->dim_v) - k->scratch_bytes(1, 1, p->dim_qk, p->dim_v);
     const int64_t most = (int64_t)(KEPT_BYTES / (size_t)c->threads / slot);
     return attni_max(1, attni_min(most, attni_ceil_div(p->seqlen_k, k->block_keys)));
 }
 
+/*
+ * Heads that one task takes together: all, whose rows lie side by side in memory, unless that leaves too few
+ * pieces for the tasks. A divisor of heads_kv.
+ */
+static int64_t decode_heads(const attn_problem *p, int64_t pieces, int64_t threads) {
+    int64_t heads = p->heads_kv;
+    while (heads > 1 && (heads > 32 || p->batch * pieces * (p->heads_kv / heads) < threads)) {
+        heads--;
+        while (p->heads_kv % heads != 0) heads--;
+    }
+    return heads;
+}
+
+/* Cuts the rows (forward) or the keys (decode) into pieces, and sizes the workspace; false if that overflows. */
+static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t threads, size_t *workspace) {
+    const attni_cpu_kernel *k = c->kernel;
+    const bool decode = k->decode != NULL;
+    c->sequences = rows == 0 ? 0 : p->batch * p->heads_kv;
+    c->piece_size = decode ? DECODE_CHUNK : forward_tile_rows(k, rows, c->sequences, threads);
+    c->pieces = attni_max(1, attni_ceil_div(decode ? p->seqlen_k : rows, c->piece_size));
+    /* far beyond any memory, and far below overflow */
+    if ((double)c->sequences * (double)c->pieces * (double)(rows + 1) * (double)(p->dim_v + 2) > 0x1p58)
+        return false;
+    const int64_t total = c->sequences * c->pieces;
+    c->threads = (int32_t)attni_max(1, attni_min(threads, total));
+    c->heads = decode ? decode_heads(p, c->pieces, threads) : 1;
+    c->partial_rows = decode ? rows : 0;
+    c->partial_floats = (size_t)attni_round_up(c->partial_rows * (p->dim_v + 2), 16);
+    c->slots = decode ? 1 : forward_slots(k, c, p);
+    c->scratch_bytes = k->scratch_bytes(decode ? c->heads : c->piece_size, c->slots, p->dim_qk, p->dim_v);
+    c->scratch_bytes =
+        (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
+    *workspace = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);
+    if (!decode) *workspace += (size_t)c->sequences * sizeof(atomic_llong);
+    return true;
+}
+
 static attn_status plan_open(attn_plan *plan) {
     const attn_problem *p = &plan->problem;
-    if (plan->options.algorithm == ATTN_ALGORITHM_STANDARD || plan->options.algorithm == ATTN_ALGORITHM_FLASH1)
-        return attni_fail(ATTN_UNSUPPORTED, "options.algorithm is %d; a CPU context has AUTO (0) and FLASH2 (3)",
+    if (plan->options.algorithm == ATTN_ALGORITHM_STANDARD ||
+        plan->options.algorithm == ATTN_ALGORITHM_FLASH1)
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "options.algorithm is %d; a CPU context has AUTO (0) and FLASH2 (3)",
                           (int)plan->options.algorithm);
     attn_isa asked;
     ATTNI_TRY(asked_isa(plan, &asked));
@@ -99,33 +144,26 @@ static attn_status plan_open(attn_plan *plan) {
     if (c == NULL) return ATTN_OUT_OF_MEMORY;
     memset(c, 0, sizeof *c);
     const int64_t rows = plan->group * p->seqlen_q;
-    c->sequences = rows == 0 ? 0 : p->batch * p->heads_kv;
-    c->kernel = plan->options.algorithm == ATTN_ALGORITHM_FLASH2 ? NULL : choose_kernel(plan, "decode", asked);
-    const bool decode = c->kernel != NULL && rows <= c->kernel->tile_rows;
-    if (!decode) {
+    c->kernel =
+        plan->options.algorithm == ATTN_ALGORITHM_FLASH2 ? NULL : choose_kernel(plan, "decode", asked);
+    if (c->kernel == NULL || rows > c->kernel->tile_rows) {
         plan->description.length = 0;
         c->kernel = choose_kernel(plan, "forward", asked);
     }
-    const attni_cpu_kernel *k = c->kernel;
-    if (decode) {
-        c->piece_size = DECODE_CHUNK;
-        c->pieces = attni_max(1, attni_ceil_div(p->seqlen_k, DECODE_CHUNK));
-        c->partial_floats = (size_t)attni_round_up(k->tile_rows * (p->dim_v + 2), 16);
-    } else {
-        c->piece_size = forward_tile_rows(k, rows, c->sequences, plan->options.threads);
-        c->pieces = attni_max(1, attni_ceil_div(rows, c->piece_size));
+    if (!cut(c, p, rows, plan->options.threads, &plan->workspace_size)) {
+        attni_free(plan->context, c);
+        return attni_fail(
+            ATTN_INVALID_ARGUMENT,
+            "batch %lld times heads_kv %lld times their pieces needs more workspace than an address space",
+            (long long)p->batch, (long long)p->heads_kv);
     }
-    const int64_t total = c->sequences * c->pieces;
-    c->threads = (int32_t)attni_max(1, attni_min(plan->options.threads, total));
-    c->slots = decode ? 1 : forward_slots(k, c, p);
-    c->scratch_bytes = k->scratch_bytes(decode ? rows : c->piece_size, c->slots, p->dim_qk, p->dim_v);
-    c->scratch_bytes = (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     plan->backend_data = c;
-    plan->kernel = k->name;
-    plan->workspace_size = (size_t)c->threads * c->scratch_bytes + (decode ? (size_t)total * c->partial_floats * sizeof(float) : (size_t)c->sequences * sizeof(atomic_llong));
-    attni_text_add(&plan->description, "%lld pieces of %lld %s, %d tasks, workspace %zu bytes\n", (long long)total,
-                   (long long)c->piece_size, decode ? "keys" : "rows", c->threads, plan->workspace_size);
-    attni_text_add(&plan->description, "scores: %.4g, flops without mask: %.4g, score matrix not stored: %.4g bytes\n",
+    plan->kernel = c->kernel->name;
+    attni_text_add(&plan->description, "%lld pieces of %lld %s, %d tasks, workspace %zu bytes\n",
+                   (long long)(c->sequences * c->pieces), (long long)c->piece_size,
+                   c->kernel->decode != NULL ? "keys" : "rows", c->threads, plan->workspace_size);
+    attni_text_add(&plan->description,
+                   "scores: %.4g, flops without mask: %.4g, score matrix not stored: %.4g bytes\n",
                    (double)plan->rows * (double)p->seqlen_k,
                    2.0 * (double)plan->rows * (double)p->seqlen_k * (double)(p->dim_qk + p->dim_v),
                    4.0 * (double)plan->rows * (double)p->seqlen_k);
@@ -154,9 +192,12 @@ static attn_status run_cpu(const attn_plan *plan, const attni_run *run) {
     job.options = options_of(p, &run->tensors);
     job.dropout_threshold = attni_dropout_threshold(p->dropout_p);
     job.dropout_scale = 1.0f / (1.0f - p->dropout_p);
-    if (run->kind == ATTNI_RUN_FINISH) attni_cpu_finish(plan, &job, run->accum);
-    else if (c->kernel->decode != NULL) attni_cpu_decode(plan, &job, run->workspace);
-    else attni_cpu_forward(plan, &job, run->workspace);
+    if (run->kind == ATTNI_RUN_FINISH)
+        attni_cpu_finish(plan, &job, run->accum);
+    else if (c->kernel->decode != NULL)
+        attni_cpu_decode(plan, &job, run->workspace);
+    else
+        attni_cpu_forward(plan, &job, run->workspace);
     return ATTN_OK;
 }
 

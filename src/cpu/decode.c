@@ -10,6 +10,7 @@ static attni_tile decode_tile(const attni_job *job, int64_t sequence) {
     tile.index = sequence;
     tile.sequence = attni_sequence_of(job->p, &job->t, sequence / job->p->heads_kv);
     tile.head_kv = sequence % job->p->heads_kv;
+    tile.heads = 1;
     tile.row_begin = 0;
     tile.row_end = job->group * tile.sequence.q_len;
     return tile;
@@ -19,7 +20,7 @@ static attni_accum partial_of(const attni_cpu_loop *loop, int64_t sequence, int6
     const attni_cpu_plan *plan = loop->plan;
     float *base = (float *)(void *)(loop->workspace + (size_t)plan->threads * plan->scratch_bytes) +
                   (size_t)(sequence * plan->pieces + piece) * plan->partial_floats;
-    return (attni_accum){base, base + plan->kernel->tile_rows, base + 2 * plan->kernel->tile_rows};
+    return (attni_accum){base, base + plan->partial_rows, base + 2 * plan->partial_rows};
 }
 
 /* How many chunks a sequence of k_len keys has; at least one, which says that nothing was seen. */
@@ -31,15 +32,21 @@ static void chunk_task(void *args, int64_t index) {
     attni_cpu_loop *loop = args;
     const attni_cpu_plan *plan = loop->plan;
     char *scratch = loop->workspace + (size_t)index * plan->scratch_bytes;
-    const int64_t total = plan->sequences * plan->pieces;
+    const int64_t parts = loop->job->p->heads_kv / plan->heads,
+                  total = plan->sequences / plan->heads * plan->pieces;
     for (;;) {
         const int64_t ticket = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed);
         if (ticket >= total) return;
-        const int64_t sequence = ticket / plan->pieces, piece = ticket % plan->pieces;
-        const attni_tile tile = decode_tile(loop->job, sequence);
+        const int64_t batch = ticket / (plan->pieces * parts), piece = ticket / parts % plan->pieces,
+                      part = ticket % parts;
+        const int64_t sequence = batch * loop->job->p->heads_kv + part * plan->heads;
+        attni_tile tile = decode_tile(loop->job, sequence);
+        tile.heads = plan->heads;
         if (tile.row_end == 0 || piece >= pieces_of(plan, &tile)) continue;
-        const int64_t begin = piece * plan->piece_size, end = attni_min(begin + plan->piece_size, tile.sequence.k_len);
-        plan->kernel->decode(loop->job, &tile, begin, end, partial_of(loop, sequence, piece), scratch);
+        const int64_t begin = piece * plan->piece_size,
+                      end = attni_min(begin + plan->piece_size, tile.sequence.k_len);
+        plan->kernel->decode(loop->job, &tile, begin, end, partial_of(loop, sequence, piece),
+                             plan->pieces * (int64_t)plan->partial_floats, scratch);
     }
 }
 
@@ -56,8 +63,8 @@ static void merge_task(void *args, int64_t index) {
         for (int64_t piece = 1; piece < pieces_of(plan, &tile); piece++) {
             const attni_accum part = partial_of(loop, sequence, piece);
             for (int64_t row = 0; row < tile.row_end; row++)
-                attni_accum_merge_row(&whole.m[row], &whole.l[row], whole.o + row * dim_v, part.m[row], part.l[row],
-                                      part.o + row * dim_v, dim_v);
+                attni_accum_merge_row(&whole.m[row], &whole.l[row], whole.o + row * dim_v, part.m[row],
+                                      part.l[row], part.o + row * dim_v, dim_v);
         }
         for (int64_t row = 0; row < tile.row_end; row++)
             attni_cpu_emit_row(loop->job, &tile, row, whole.m[row], whole.l[row], whole.o + row * dim_v);

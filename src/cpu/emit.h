@@ -4,6 +4,13 @@
 
 #include "cpu/kernel.h"
 
+static inline int64_t emit_lse_index(const attni_job *job, const attni_sequence *s, int64_t head,
+                                     int64_t query) {
+    const attn_problem *p = job->p;
+    if (p->lengths_q == ATTN_LENGTHS_RAGGED) return head * job->t.total_q + s->q_begin + query;
+    return (s->batch * p->heads_q + head) * p->seqlen_q + query;
+}
+
 /* m in natural units; o is dim_v floats, un-normalised. */
 static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l, float *o) {
     const attn_problem *p = job->p;
@@ -14,16 +21,14 @@ static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, 
         /* m is rounded to float: l and o take the difference, so that exp(m) l stays what it was */
         const float rounded = (float)m, rest = l == 0 ? 1 : (float)exp(m - rounded);
         for (int64_t d = 0; d < p->dim_v; d++) o[d] *= rest;
-        attni_accum_merge_row(&job->accum.m[at], &job->accum.l[at], job->accum.o + at * p->dim_v, rounded, l * rest, o, p->dim_v);
+        attni_accum_merge_row(&job->accum.m[at], &job->accum.l[at], job->accum.o + at * p->dim_v, rounded,
+                              l * rest, o, p->dim_v);
         return;
     }
     float lse, factor = l == 0 ? 0 : 1 / l;
     if (job->t.lse != NULL || p->has_sinks) {
         factor = attni_accum_finish_row(m, l, p->has_sinks ? job->t.sinks[head] : -INFINITY, &lse);
-        const int64_t at = p->lengths_q == ATTN_LENGTHS_RAGGED
-                               ? head * job->t.total_q + s->q_begin + query
-                               : (s->batch * p->heads_q + head) * p->seqlen_q + query;
-        if (job->t.lse != NULL) job->t.lse[at] = lse;
+        if (job->t.lse != NULL) job->t.lse[emit_lse_index(job, s, head, query)] = lse;
     }
     char *out = attni_o_row(job, tile, row);
     const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);

@@ -17,7 +17,8 @@ static uint64_t xcr0(void) {
 static void read_name(char name[64]) {
     uint32_t regs[12] = {0};
     for (uint32_t i = 0; i < 3; i++)
-        if (!__get_cpuid(0x80000002u + i, &regs[4 * i], &regs[4 * i + 1], &regs[4 * i + 2], &regs[4 * i + 3])) return;
+        if (!__get_cpuid(0x80000002u + i, &regs[4 * i], &regs[4 * i + 1], &regs[4 * i + 2], &regs[4 * i + 3]))
+            return;
     memcpy(name, regs, sizeof regs);
     name[sizeof regs] = 0;
 }
@@ -35,7 +36,8 @@ static void detect(attni_cpu_features *f) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
     const uint32_t leaves = a;
     f->avx2 = ymm && fma && f16c && (b & bit_AVX2);
-    f->avx512 = f->avx2 && zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512DQ) && (b & bit_AVX512VL);
+    f->avx512 =
+        f->avx2 && zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512DQ) && (b & bit_AVX512VL);
     if (leaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return;
     f->avx512_bf16 = f->avx512 && (a & 0x20);
     /* AMD's cores issue two vdpbf16ps a cycle; Intel's (measured on Emerald Rapids) one in two. */
@@ -54,7 +56,8 @@ const attni_cpu_features *attni_cpu_features_get(void) {
         detect(&features);
         atomic_store_explicit(&state, 2, memory_order_release);
     }
-    while (atomic_load_explicit(&state, memory_order_acquire) != 2) {}
+    while (atomic_load_explicit(&state, memory_order_acquire) != 2) {
+    }
     return &features;
 }
 
@@ -72,8 +75,10 @@ const char *attni_isa_name(attn_isa isa) {
 const char *attni_isa_refusal(attn_isa isa) {
     const attni_cpu_features *f = attni_cpu_features_get();
     switch (isa) {
-    case ATTN_ISA_AVX2: return f->avx2 ? NULL : "this processor or its operating system lacks AVX2, FMA or F16C";
-    case ATTN_ISA_AVX512: return f->avx512 ? NULL : "this processor or its operating system lacks AVX-512 F, BW, DQ or VL";
+    case ATTN_ISA_AVX2:
+        return f->avx2 ? NULL : "this processor or its operating system lacks AVX2, FMA or F16C";
+    case ATTN_ISA_AVX512:
+        return f->avx512 ? NULL : "this processor or its operating system lacks AVX-512 F, BW, DQ or VL";
     case ATTN_ISA_AVX512_BF16: return f->avx512_bf16 ? NULL : "this processor lacks AVX-512 BF16 (vdpbf16ps)";
     case ATTN_ISA_AUTO:
     case ATTN_ISA_PORTABLE: return NULL;

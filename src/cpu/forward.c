@@ -15,8 +15,10 @@ static bool take_tile(const attni_cpu_loop *loop, int64_t sequence, attni_tile *
         tile->index = sequence;
         tile->sequence = attni_sequence_of(p, &loop->job->t, sequence / p->heads_kv);
         tile->head_kv = sequence % p->heads_kv;
+        tile->heads = 1;
         tile->row_begin = (plan->pieces - 1 - taken) * plan->piece_size;
-        tile->row_end = attni_min(tile->row_begin + plan->piece_size, loop->job->group * tile->sequence.q_len);
+        tile->row_end =
+            attni_min(tile->row_begin + plan->piece_size, loop->job->group * tile->sequence.q_len);
         if (tile->row_begin < tile->row_end) return true;
     }
 }
@@ -29,7 +31,8 @@ static void forward_task(void *args, int64_t index) {
     attni_tile tile;
     int64_t sequence = 0, mine;
     while ((mine = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed)) < plan->sequences)
-        for (sequence = mine; take_tile(loop, sequence, &tile);) plan->kernel->forward(loop->job, &tile, scratch);
+        for (sequence = mine; take_tile(loop, sequence, &tile);)
+            plan->kernel->forward(loop->job, &tile, scratch);
     for (int64_t i = 1; i < plan->sequences; i++) {
         const int64_t other = (sequence + i) % plan->sequences;
         while (take_tile(loop, other, &tile)) plan->kernel->forward(loop->job, &tile, scratch);

@@ -39,7 +39,6 @@
 #include "cpu/emit.h"
 #include "cpu/forward_scores.h"
 
-
 /*
  * What will be needed soon, brought to L2 a few rows at a time while a block is computed: rows of one head lie
  * far apart in memory, where the hardware does not look ahead. The next block's K and V; on a sub's first block
@@ -84,15 +83,17 @@ SIMD_INLINE forward_shape forward_shape_of(int64_t dim_qk, int64_t dim_v) {
 
 /* Floats of a slot's K panel, and of the whole slot. */
 SIMD_INLINE int64_t slot_k_floats(const forward_shape *f) { return FORWARD_KEYS * f->ld_k; }
-SIMD_INLINE int64_t slot_floats(const forward_shape *f) { return slot_k_floats(f) + FORWARD_KEYS / SIMD_PAIR * f->ld_v; }
+SIMD_INLINE int64_t slot_floats(const forward_shape *f) {
+    return slot_k_floats(f) + FORWARD_KEYS / SIMD_PAIR * f->ld_v;
+}
 
 /* Carves the scratch; with a null base it only measures. */
-static size_t forward_carve(forward_scratch *w, char *base, int64_t tile_rows_count, int64_t slots, int64_t dim_qk,
-                            int64_t dim_v) {
+static size_t forward_carve(forward_scratch *w, char *base, int64_t tile_rows_count, int64_t slots,
+                            int64_t dim_qk, int64_t dim_v) {
     const forward_shape f = forward_shape_of(dim_qk, dim_v);
     const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
-    const int64_t floats[5] = {slots * slot_floats(&f), rows * f.units_qk, rows * f.dim_v, FORWARD_KEYS * FORWARD_SUB_ROWS,
-                               SIMD_LANES * f.ld_staging};
+    const int64_t floats[5] = {slots * slot_floats(&f), rows * f.units_qk, rows * f.dim_v,
+                               FORWARD_KEYS * FORWARD_SUB_ROWS, SIMD_LANES * f.ld_staging};
     float **const parts[5] = {&w->slots, &w->q, &w->o, &w->s, &w->staging};
     size_t offset = 64;
     w->kept = (attni_kept *)(void *)base;
@@ -119,8 +120,10 @@ static void load_queries(const attni_job *job, const attni_tile *tile, int64_t f
         for (int64_t lane = 0; lane < SIMD_LANES; lane++) {
             const int64_t row = v * SIMD_LANES + lane;
             float *to = staging + lane * f->ld_staging;
-            if (row < count) simd_pack_row(job->p->dtype_q, attni_q_row(job, tile, first + row), to, job->p->dim_qk);
-            else memset(to, 0, (size_t)attni_round_up(f->units_qk, SIMD_LANES) * sizeof(float));
+            if (row < count)
+                simd_pack_row(job->p->dtype_q, attni_q_row(job, tile, first + row), to, job->p->dim_qk);
+            else
+                memset(to, 0, (size_t)attni_round_up(f->units_qk, SIMD_LANES) * sizeof(float));
         }
         float block[SIMD_LANES * SIMD_LANES];
         for (int64_t d = 0; d < f->units_qk; d += SIMD_LANES) {
@@ -137,8 +140,10 @@ static void load_keys(const attni_job *job, const attni_tile *tile, int64_t key,
                       const forward_shape *f, forward_scratch *w) {
     const attn_problem *p = job->p;
     const int64_t padded = attni_round_up(count, FORWARD_MR);
-    for (int64_t j = 0; j < count; j++) simd_pack_row(p->dtype_kv, attni_k_row(job, tile, key + j), w->k + j * f->ld_k, p->dim_qk);
-    for (int64_t j = count; j < padded; j++) memset(w->k + j * f->ld_k, 0, (size_t)f->units_qk * sizeof(float));
+    for (int64_t j = 0; j < count; j++)
+        simd_pack_row(p->dtype_kv, attni_k_row(job, tile, key + j), w->k + j * f->ld_k, p->dim_qk);
+    for (int64_t j = count; j < padded; j++)
+        memset(w->k + j * f->ld_k, 0, (size_t)f->units_qk * sizeof(float));
     for (int64_t j = 0; j < padded; j += SIMD_PAIR) {
         const void *rows[2] = {NULL, NULL};
         for (int64_t i = 0; i < SIMD_PAIR; i++)
@@ -151,23 +156,26 @@ static void load_keys(const attni_job *job, const attni_tile *tile, int64_t key,
 }
 
 /* Where block `block` is kept. */
-SIMD_INLINE int64_t slot_of(const forward_scratch *w, int64_t block) { return attni_min(block, w->kept->slots - 1); }
+SIMD_INLINE int64_t slot_of(const forward_scratch *w, int64_t block) {
+    return attni_min(block, w->kept->slots - 1);
+}
 
 /* Points w->k and w->v at the panels of the block at key (count keys), converting them if no tile has yet. */
-static void take_block(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count, const forward_shape *f,
-                       forward_scratch *w) {
+static void take_block(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
+                       const forward_shape *f, forward_scratch *w) {
     const int64_t block = key / FORWARD_KEYS, slot = slot_of(w, block);
     w->k = w->slots + slot * slot_floats(f);
     w->v = w->k + slot_k_floats(f);
     if (w->tags[slot] == block) return;
     /* the whole block, even if this tile needs less of it: a later tile may need more */
-    load_keys(job, tile, key, w->kept->slots > 1 ? attni_min(FORWARD_KEYS, tile->sequence.k_len - key) : count, f, w);
+    load_keys(job, tile, key,
+              w->kept->slots > 1 ? attni_min(FORWARD_KEYS, tile->sequence.k_len - key) : count, f, w);
     w->tags[slot] = block;
 }
 
 /* Plans the prefetch of the block at key (count keys) over so many steps of FORWARD_MR keys of a sub. */
-static void look_ahead(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count, int64_t steps,
-                       const forward_shape *f, forward_scratch *w) {
+static void look_ahead(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
+                       int64_t steps, const forward_shape *f, forward_scratch *w) {
     forward_ahead *a = &w->ahead;
     a->row = 0;
     a->rows = count > 0 ? count : 0;
@@ -197,9 +205,11 @@ SIMD_INLINE void prefetch_tensor_row(const void *row, int64_t dim, attn_dtype dt
 }
 
 SIMD_INLINE void prefetch_step(const attni_job *job, const attni_tile *tile, forward_ahead *a) {
-    for (const int64_t q_stop = attni_min(a->q_row + QUERY_ROWS_A_STEP, a->q_end); a->q_row < q_stop; a->q_row++)
+    for (const int64_t q_stop = attni_min(a->q_row + QUERY_ROWS_A_STEP, a->q_end); a->q_row < q_stop;
+         a->q_row++)
         prefetch_tensor_row(attni_q_row(job, tile, a->q_row), job->p->dim_qk, job->p->dtype_q);
-    for (const int64_t o_stop = attni_min(a->o_row + QUERY_ROWS_A_STEP, a->o_end); a->o_row < o_stop; a->o_row++)
+    for (const int64_t o_stop = attni_min(a->o_row + QUERY_ROWS_A_STEP, a->o_end); a->o_row < o_stop;
+         a->o_row++)
         prefetch_tensor_row(attni_o_row(job, tile, a->o_row), job->p->dim_v, job->p->dtype_o);
     const int64_t end = attni_min(a->row + a->rows_a_step, a->rows);
     for (; a->row < end; a->row++) {
@@ -211,8 +221,8 @@ SIMD_INLINE void prefetch_step(const attni_job *job, const attni_tile *tile, for
 /* ---------------------------------------------------------------- products */
 
 /* FORWARD_MR keys: S^T = K Q^T, and the maximum of each lane so far. */
-SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64_t ld_k, int64_t units, float *s,
-                             vf top[FORWARD_NV]) {
+SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64_t ld_k, int64_t units,
+                             float *s, vf top[FORWARD_NV]) {
     vf acc[FORWARD_MR][FORWARD_NV];
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
@@ -270,7 +280,8 @@ SIMD_INLINE void output_tile(const int nv, const float *p, const float *v_panel,
 /* ---------------------------------------------------------------- softmax */
 
 /* Moves the references of lanes whose maximum outgrew them; gives each lane's reference for exp2. */
-SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float *l, float *l_rounded, float *o, int64_t dim_v) {
+SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float *l, float *l_rounded,
+                              float *o, int64_t dim_v) {
     const vf old = vf_load(m), nothing = vf_set1(-INFINITY);
     const vmask grown = vf_greater(top, vf_add(old, vf_set1(units->lazy)));
     if (!vmask_any(grown)) return vf_select(vf_equal(old, nothing), vf_zero(), old);
@@ -280,13 +291,14 @@ SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float 
     vf_store(m, now);
     vf_store(l, vf_mul(vf_load(l), factor));
     if (SIMD_PAIR == 2) vf_store(l_rounded, vf_mul(vf_load(l_rounded), factor));
-    for (int64_t d = 0; d < dim_v; d++) vf_store(o + d * FORWARD_SUB_ROWS, vf_mul(vf_load(o + d * FORWARD_SUB_ROWS), factor));
+    for (int64_t d = 0; d < dim_v; d++)
+        vf_store(o + d * FORWARD_SUB_ROWS, vf_mul(vf_load(o + d * FORWARD_SUB_ROWS), factor));
     return vf_select(vf_equal(now, nothing), vf_zero(), now);
 }
 
 /* P^T = exp2((S^T - reference) * scale) over S^T in place, in units; sums into l. */
-SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scale, const vf reference[FORWARD_NV],
-                               float *l, float *l_rounded) {
+SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scale,
+                               const vf reference[FORWARD_NV], float *l, float *l_rounded) {
     vf sum[FORWARD_NV], sum_rounded[FORWARD_NV];
     const vf c = vf_set1(scale);
     SIMD_UNROLL
@@ -320,8 +332,9 @@ SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scal
 /* ---------------------------------------------------------------- accumulate */
 
 /* One sub against keys [begin, end) of the block at key0 (begin a multiple of FORWARD_MR from it). */
-SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile *tile, const forward_shape *f,
-                            forward_scratch *w, int64_t sub, int64_t key0, int64_t begin, int64_t end) {
+SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile *tile,
+                            const forward_shape *f, forward_scratch *w, int64_t sub, int64_t key0,
+                            int64_t begin, int64_t end) {
     const int64_t first = sub * FORWARD_SUB_ROWS;
     const int64_t count = attni_round_up(end - begin, FORWARD_MR);
     const float *q = w->q + first * f->units_qk, *k = w->k + begin * f->ld_k;
@@ -347,18 +360,20 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
     if (job->options & ATTNI_DROPOUT) score_dropout(job, tile, &w->rows, &block);
 
     for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR)
-        output_tile(nv, w->s, w->v + begin / SIMD_PAIR * f->ld_v + d, f->ld_v, count / SIMD_PAIR, o + d * FORWARD_SUB_ROWS);
+        output_tile(nv, w->s, w->v + begin / SIMD_PAIR * f->ld_v + d, f->ld_v, count / SIMD_PAIR,
+                    o + d * FORWARD_SUB_ROWS);
 }
 
 /* ---------------------------------------------------------------- finish */
 
 /* Lanes become rows again; each is emitted. */
-static void finish_sub(const attni_job *job, const attni_tile *tile, const forward_shape *f, forward_scratch *w,
-                       int64_t sub, int64_t count) {
+static void finish_sub(const attni_job *job, const attni_tile *tile, const forward_shape *f,
+                       forward_scratch *w, int64_t sub, int64_t count) {
     const int64_t first = sub * FORWARD_SUB_ROWS;
     const float *o = w->o + first * f->dim_v;
     for (int64_t v = 0; v * SIMD_LANES < count; v++) {
-        const float *l = w->rows.l + first + v * SIMD_LANES, *l_rounded = w->rows.l_rounded + first + v * SIMD_LANES;
+        const float *l = w->rows.l + first + v * SIMD_LANES,
+                    *l_rounded = w->rows.l_rounded + first + v * SIMD_LANES;
         vf factor = vf_set1(job->dropout_scale);
         if (SIMD_PAIR == 2) /* o * l / l_rounded, so that the division by l divides by what was summed */
             factor = vf_select(vf_equal(vf_load(l_rounded), vf_zero()), factor,
@@ -367,15 +382,16 @@ static void finish_sub(const attni_job *job, const attni_tile *tile, const forwa
         for (int64_t d = 0; d < f->dim_v; d += SIMD_LANES) {
             for (int64_t i = 0; i < SIMD_LANES; i++) {
                 const int64_t dim = attni_min(d + i, f->dim_v - 1);
-                vf_store(block + i * SIMD_LANES, vf_mul(vf_load(o + dim * FORWARD_SUB_ROWS + v * SIMD_LANES), factor));
+                vf_store(block + i * SIMD_LANES,
+                         vf_mul(vf_load(o + dim * FORWARD_SUB_ROWS + v * SIMD_LANES), factor));
             }
             simd_transpose(block, SIMD_LANES, w->staging + d, f->ld_staging);
         }
         const int64_t lanes = attni_min(SIMD_LANES, count - v * SIMD_LANES);
         for (int64_t lane = 0; lane < lanes; lane++) {
             const int64_t row = first + v * SIMD_LANES + lane;
-            emit_row(job, tile, tile->row_begin + row, (double)w->rows.m[row] * w->rows.units.to_natural, w->rows.l[row],
-                     w->staging + lane * f->ld_staging);
+            emit_row(job, tile, tile->row_begin + row, (double)w->rows.m[row] * w->rows.units.to_natural,
+                     w->rows.l[row], w->staging + lane * f->ld_staging);
         }
     }
 }
@@ -402,15 +418,18 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
     for (int64_t key = from; key < to; key += FORWARD_KEYS) {
         const int64_t keys = attni_min(FORWARD_KEYS, to - key);
         take_block(job, tile, key, keys, &f, &w);
-        look_ahead(job, tile, key + keys, attni_min(FORWARD_KEYS, to - key - keys), subs * (FORWARD_KEYS / FORWARD_MR), &f, &w);
+        look_ahead(job, tile, key + keys, attni_min(FORWARD_KEYS, to - key - keys),
+                   subs * (FORWARD_KEYS / FORWARD_MR), &f, &w);
         for (int64_t sub = 0; sub < subs; sub++) {
             const int64_t begin = attni_max(0, w.rows.sub_begin[sub] - key) / FORWARD_MR * FORWARD_MR;
             const int64_t end = attni_min(keys, w.rows.sub_end[sub] - key);
             if (begin >= end) continue;
-            const int64_t first = tile->row_begin + sub * FORWARD_SUB_ROWS, count = attni_min(FORWARD_SUB_ROWS, tile->row_end - first);
+            const int64_t first = tile->row_begin + sub * FORWARD_SUB_ROWS,
+                          count = attni_min(FORWARD_SUB_ROWS, tile->row_end - first);
             w.ahead.q_end = w.ahead.o_end = 0;
             if (!begun[sub]) {
-                load_queries(job, tile, first, count, &f, w.staging, w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
+                load_queries(job, tile, first, count, &f, w.staging,
+                             w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
                 begun[sub] = true;
                 w.ahead.q_row = first + count;
                 w.ahead.q_end = attni_min(first + count + FORWARD_SUB_ROWS, tile->row_end);
@@ -421,14 +440,18 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
                 w.ahead.o_end = first + count;
             }
 #if FORWARD_NV >= 3
-            if (count > 2 * SIMD_LANES) accumulate(3, job, tile, &f, &w, sub, key, begin, end);
+            if (count > 2 * SIMD_LANES)
+                accumulate(3, job, tile, &f, &w, sub, key, begin, end);
             else
 #endif
-            if (count > SIMD_LANES) accumulate(2, job, tile, &f, &w, sub, key, begin, end);
-            else accumulate(1, job, tile, &f, &w, sub, key, begin, end);
+                if (count > SIMD_LANES)
+                accumulate(2, job, tile, &f, &w, sub, key, begin, end);
+            else
+                accumulate(1, job, tile, &f, &w, sub, key, begin, end);
             if (done[sub]) finish_sub(job, tile, &f, &w, sub, count);
         }
     }
     for (int64_t sub = 0; sub < subs; sub++) /* those that see nothing */
-        if (!done[sub]) finish_sub(job, tile, &f, &w, sub, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS));
+        if (!done[sub])
+            finish_sub(job, tile, &f, &w, sub, attni_min(FORWARD_SUB_ROWS, rows - sub * FORWARD_SUB_ROWS));
 }

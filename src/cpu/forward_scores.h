@@ -32,8 +32,9 @@ typedef struct score_block {
 
 static size_t tile_rows_carve(tile_rows *r, char *base, int64_t rows) {
     const size_t column = (size_t)attni_round_up(rows, 16);
-    void **const narrow[8] = {(void **)&r->m,     (void **)&r->l,   (void **)&r->l_rounded,     (void **)&r->position,
-                              (void **)&r->begin, (void **)&r->end, (void **)&r->dropout_query, (void **)&r->dropout_head};
+    void **const narrow[8] = {
+        (void **)&r->m,     (void **)&r->l,   (void **)&r->l_rounded,     (void **)&r->position,
+        (void **)&r->begin, (void **)&r->end, (void **)&r->dropout_query, (void **)&r->dropout_head};
     for (size_t i = 0; i < 8; i++) *narrow[i] = base == NULL ? NULL : base + i * column * 4;
     r->here = base == NULL ? NULL : (int64_t *)(void *)(base + 8 * column * 4);
     return 10 * column * 4;
@@ -83,11 +84,13 @@ SIMD_INLINE int score_needs_mask(const tile_rows *r, const score_block *b) {
 /* -inf where a row does not see a key; the maxima anew. */
 static void score_mask(const tile_rows *r, const score_block *b, vf top[]) {
     for (int v = 0; v < b->nv; v++) {
-        const int32_t *begin = r->begin + b->first + v * SIMD_LANES, *end = r->end + b->first + v * SIMD_LANES;
+        const int32_t *begin = r->begin + b->first + v * SIMD_LANES,
+                      *end = r->end + b->first + v * SIMD_LANES;
         vf highest = vf_set1(-INFINITY);
         for (int64_t j = 0; j < b->count; j++) {
             float *s = b->s + j * FORWARD_SUB_ROWS + v * SIMD_LANES;
-            const vf kept = vf_select(vi_inside(begin, end, (int32_t)(b->key0 + j)), vf_load(s), vf_set1(-INFINITY));
+            const vf kept =
+                vf_select(vi_inside(begin, end, (int32_t)(b->key0 + j)), vf_load(s), vf_set1(-INFINITY));
             vf_store(s, kept);
             highest = vf_max(highest, kept);
         }
@@ -98,7 +101,8 @@ static void score_mask(const tile_rows *r, const score_block *b, vf top[]) {
 /* ---------------------------------------------------------------- options */
 
 /* Raw products become scores in natural units. */
-static void score_options(const attni_job *job, const attni_tile *tile, const tile_rows *r, const score_block *b) {
+static void score_options(const attni_job *job, const attni_tile *tile, const tile_rows *r,
+                          const score_block *b) {
     const int alibi = (job->options & ATTNI_ALIBI) != 0;
     const int64_t batch_slopes = tile->sequence.batch * job->p->alibi_stride_batch;
     for (int v = 0; v < b->nv; v++) {
@@ -110,13 +114,15 @@ static void score_options(const attni_job *job, const attni_tile *tile, const ti
         const vf slopes = vf_load(slope), here = vf_load(r->position + b->first + v * SIMD_LANES);
         for (int64_t j = 0; j < b->count; j++) {
             float *s = b->s + j * FORWARD_SUB_ROWS + v * SIMD_LANES;
-            vf_store(s, score_options_vector(job, vf_load(s), slopes, vf_sub(here, vf_set1((float)(b->key0 + j)))));
+            vf_store(s, score_options_vector(job, vf_load(s), slopes,
+                                             vf_sub(here, vf_set1((float)(b->key0 + j)))));
         }
     }
     if (!(job->options & (ATTNI_BIAS | ATTNI_MASK))) return;
     const int64_t rows = attni_min(b->nv * SIMD_LANES, tile->row_end - tile->row_begin - b->first);
     for (int64_t i = 0; i < rows; i++)
-        score_row_inputs(job, tile, tile->row_begin + b->first + i, b->key0, b->count, b->s + i, FORWARD_SUB_ROWS);
+        score_row_inputs(job, tile, tile->row_begin + b->first + i, b->key0, b->count, b->s + i,
+                         FORWARD_SUB_ROWS);
 }
 
 /* ---------------------------------------------------------------- dropout */
@@ -138,11 +144,13 @@ static void philox_rows(uint32_t key0, uint32_t key1, int64_t rows, uint32_t c[4
 }
 
 /* Clears dropped probabilities, which lie in units of SIMD_PAIR keys. */
-static void score_dropout(const attni_job *job, const attni_tile *tile, const tile_rows *r, const score_block *b) {
+static void score_dropout(const attni_job *job, const attni_tile *tile, const tile_rows *r,
+                          const score_block *b) {
     const int64_t rows = b->nv * SIMD_LANES, start = tile->sequence.key_start + b->key0;
     uint32_t c[4][FORWARD_SUB_ROWS];
     for (int64_t j = 0; j < b->count;) {
-        const int64_t position = start + j, eighth = position & 7; /* of two's complement: floor for negatives too */
+        const int64_t position = start + j,
+                      eighth = position & 7; /* of two's complement: floor for negatives too */
         for (int64_t i = 0; i < rows; i++) {
             c[0][i] = (uint32_t)((position - eighth) / 8);
             c[1][i] = r->dropout_query[b->first + i];
@@ -153,7 +161,8 @@ static void score_dropout(const attni_job *job, const attni_tile *tile, const ti
         for (int64_t e = eighth; e < 8 && j < b->count; e++, j++) {
             const uint32_t *word = c[e / 2];
             const int shift = (int)(e % 2) * 16;
-            const uint32_t half = SIMD_PAIR == 2 ? (j % 2 != 0 ? 0x0000ffffu : 0xffff0000u) : 0; /* the other key's bits */
+            const uint32_t half =
+                SIMD_PAIR == 2 ? (j % 2 != 0 ? 0x0000ffffu : 0xffff0000u) : 0; /* the other key's bits */
             float *s = b->s + j / SIMD_PAIR * FORWARD_SUB_ROWS;
             for (int64_t i = 0; i < rows; i++) {
                 uint32_t unit;

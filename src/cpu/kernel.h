@@ -31,11 +31,11 @@ typedef struct attni_job {
     attni_accum accum;          /* ADD: rows (batch, head, query) */
 } attni_job;
 
-/* Rows [row_begin, row_end) of (query, head in group), heads fastest, of one batch and kv head. */
+/* Rows [row_begin, row_end) of (query, head in group), heads fastest, of one batch and a kv head. */
 typedef struct attni_tile {
     int64_t index; /* of (batch, kv head): tiles of one index share K and V */
     attni_sequence sequence;
-    int64_t head_kv;
+    int64_t head_kv, heads; /* decode: [head_kv, head_kv + heads); forward: one */
     int64_t row_begin, row_end;
 } attni_tile;
 
@@ -55,10 +55,10 @@ typedef struct attni_kept {
 /* Forward: computes a tile's rows over all of its keys and emits each (emit.h). */
 typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, void *scratch);
 
-/* Decode: rows 0 to row_end (few) of a tile over the keys [key_begin, key_end) into the partial
- * arrays m[row], l[row], o[row][dim_v]. */
-typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin, int64_t key_end,
-                                attni_accum partial, void *scratch);
+/* Decode: rows 0 to row_end (few) of each of the tile's heads over the keys [key_begin, key_end) into the partial
+ * arrays m[row], l[row], o[row][dim_v] of the first head; the next head's lie partial_stride floats further. */
+typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin,
+                                int64_t key_end, attni_accum partial, int64_t partial_stride, void *scratch);
 
 typedef struct attni_cpu_kernel {
     const char *name;
@@ -71,7 +71,7 @@ typedef struct attni_cpu_kernel {
     int32_t block_keys;  /* forward: of a slot */
     attni_forward_fn forward;
     attni_decode_fn decode;
-    size_t (*scratch_bytes)(int64_t tile_rows, int64_t slots, int64_t dim_qk, int64_t dim_v);
+    size_t (*scratch_bytes)(int64_t rows_or_heads, int64_t slots, int64_t dim_qk, int64_t dim_v);
 } attni_cpu_kernel;
 
 extern const attni_cpu_kernel attni_cpu_kernels[];
@@ -94,21 +94,24 @@ static inline const void *attni_q_row(const attni_job *job, const attni_tile *ti
 
 static inline void *attni_o_row(const attni_job *job, const attni_tile *tile, int64_t row) {
     const attni_sequence *s = &tile->sequence;
-    return (char *)job->t.o + (int64_t)attni_dtype_size(job->p->dtype_o) *
-                                  (s->q_batch * job->p->o.batch + (s->q_begin + row / job->group) * job->p->o.seqlen +
-                                   attni_tile_head(job, tile, row) * job->p->o.heads);
+    return (char *)job->t.o +
+           (int64_t)attni_dtype_size(job->p->dtype_o) *
+               (s->q_batch * job->p->o.batch + (s->q_begin + row / job->group) * job->p->o.seqlen +
+                attni_tile_head(job, tile, row) * job->p->o.heads);
 }
 
 static inline const void *attni_k_row(const attni_job *job, const attni_tile *tile, int64_t key) {
     const attni_sequence *s = &tile->sequence;
     return attni_at(job->t.k, job->p->dtype_kv,
-                    s->k_batch * job->p->k.batch + (s->k_begin + key) * job->p->k.seqlen + tile->head_kv * job->p->k.heads);
+                    s->k_batch * job->p->k.batch + (s->k_begin + key) * job->p->k.seqlen +
+                        tile->head_kv * job->p->k.heads);
 }
 
 static inline const void *attni_v_row(const attni_job *job, const attni_tile *tile, int64_t key) {
     const attni_sequence *s = &tile->sequence;
     return attni_at(job->t.v, job->p->dtype_kv,
-                    s->k_batch * job->p->v.batch + (s->k_begin + key) * job->p->v.seqlen + tile->head_kv * job->p->v.heads);
+                    s->k_batch * job->p->v.batch + (s->k_begin + key) * job->p->v.seqlen +
+                        tile->head_kv * job->p->v.heads);
 }
 
 #endif

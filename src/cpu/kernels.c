@@ -3,9 +3,19 @@
 #include "cpu/kernels.h"
 
 const attni_cpu_kernel attni_cpu_kernels[] = {
-#define FORWARD(name, isa, dtypes, bf16_only, rows, multiple, keys) \
-    {#name, "forward", isa, dtypes, bf16_only, rows, multiple, keys, attni_##name, NULL, attni_##name##_scratch},
-#define DECODE(name, isa, dtypes, bf16_only, rows) \
+#define FORWARD(name, isa, dtypes, bf16_only, rows, multiple, keys)                                          \
+    {#name,                                                                                                  \
+     "forward",                                                                                              \
+     isa,                                                                                                    \
+     dtypes,                                                                                                 \
+     bf16_only,                                                                                              \
+     rows,                                                                                                   \
+     multiple,                                                                                               \
+     keys,                                                                                                   \
+     attni_##name,                                                                                           \
+     NULL,                                                                                                   \
+     attni_##name##_scratch},
+#define DECODE(name, isa, dtypes, bf16_only, rows)                                                           \
     {#name, "decode", isa, dtypes, bf16_only, rows, 1, 0, NULL, attni_##name, attni_##name##_scratch},
 #include "cpu/kernels.def"
 #undef FORWARD
@@ -25,9 +35,11 @@ int32_t attn_kernel_count(void) {
 attn_status attn_kernel_get(int32_t index, attn_kernel_info *info) {
     if (info == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "info is null");
     if (index < 0 || index >= attn_kernel_count())
-        return attni_fail(ATTN_INVALID_ARGUMENT, "index is %d; allowed is 0 to %d", index, attn_kernel_count() - 1);
+        return attni_fail(ATTN_INVALID_ARGUMENT, "index is %d; allowed is 0 to %d", index,
+                          attn_kernel_count() - 1);
     if (info->struct_size < sizeof *info)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "info.struct_size is %zu; this library's is %zu: start from the INIT macro",
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "info.struct_size is %zu; this library's is %zu: start from the INIT macro",
                           info->struct_size, sizeof *info);
 #if ATTNI_HAVE_CUDA
     if (index >= attni_cpu_kernel_count) {

@@ -11,8 +11,10 @@ typedef struct attni_cpu_plan {
     int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: chunks of keys */
     int64_t piece_size;   /* rows of a tile; keys of a chunk */
     int64_t slots;        /* forward: blocks of K and V that a task keeps */
+    int64_t heads;        /* decode: kv heads of a task's piece */
     size_t scratch_bytes; /* of a task */
-    size_t partial_floats; /* decode: of one piece's m, l and o */
+    int64_t partial_rows;  /* decode: of one piece */
+    size_t partial_floats; /* of its m, l and o */
 } attni_cpu_plan;
 
 /* One run's shared state: pieces are taken by ticket. */
@@ -30,6 +32,7 @@ void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspa
 /* Emits the rows of (batch, head) pairs from arrays in an accumulator's order. */
 void attni_cpu_finish(const attn_plan *plan, const attni_job *job, attni_accum accum);
 /* A row's m, l and o into the run's outputs; o is overwritten. */
-void attni_cpu_emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l, float *o);
+void attni_cpu_emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l,
+                        float *o);
 
 #endif

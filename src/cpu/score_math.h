@@ -45,18 +45,21 @@ SIMD_INLINE vf vf_tanh(vf x) {
 }
 
 /* A bias of any dtype added, and -inf where a boolean mask hides a key: scores of one row, stride apart. */
-static void score_row_inputs(const attni_job *job, const attni_tile *tile, int64_t row, int64_t key0, int64_t count,
-                             float *s, int64_t stride) {
+static void score_row_inputs(const attni_job *job, const attni_tile *tile, int64_t row, int64_t key0,
+                             int64_t count, float *s, int64_t stride) {
     const attn_problem *p = job->p;
-    const int64_t batch = tile->sequence.batch, head = attni_tile_head(job, tile, row), query = row / job->group;
+    const int64_t batch = tile->sequence.batch, head = attni_tile_head(job, tile, row),
+                  query = row / job->group;
     count = attni_min(count, tile->sequence.k_len - key0); /* keys beyond the length are never read */
     if (job->options & ATTNI_BIAS) {
         const int64_t at = batch * p->bias.batch + head * p->bias.heads + query * p->bias.queries + key0;
         for (int64_t j = 0; j < count; j += SIMD_LANES) {
             float part[SIMD_LANES];
             const int64_t n = attni_min(SIMD_LANES, count - j);
-            vf_store(part, n == SIMD_LANES ? simd_load(p->dtype_bias, attni_at(job->t.bias, p->dtype_bias, at + j))
-                                           : simd_load_part(p->dtype_bias, attni_at(job->t.bias, p->dtype_bias, at + j), n));
+            vf_store(part,
+                     n == SIMD_LANES
+                         ? simd_load(p->dtype_bias, attni_at(job->t.bias, p->dtype_bias, at + j))
+                         : simd_load_part(p->dtype_bias, attni_at(job->t.bias, p->dtype_bias, at + j), n));
             for (int64_t i = 0; i < n; i++) s[(j + i) * stride] += part[i];
         }
     }
@@ -71,7 +74,8 @@ static void score_row_inputs(const attni_job *job, const attni_tile *tile, int64
 /* SIMD_LANES raw products become scores: scale, softcap, ALiBi with each lane's slope and distance. */
 SIMD_INLINE vf score_options_vector(const attni_job *job, vf s, vf slope, vf distance) {
     vf x = vf_mul(s, vf_set1(job->t.scale));
-    if (job->options & ATTNI_SOFTCAP) x = vf_mul(vf_tanh(vf_div(x, vf_set1(job->p->softcap))), vf_set1(job->p->softcap));
+    if (job->options & ATTNI_SOFTCAP)
+        x = vf_mul(vf_tanh(vf_div(x, vf_set1(job->p->softcap))), vf_set1(job->p->softcap));
     if (job->options & ATTNI_ALIBI) x = vf_sub(x, vf_mul(slope, vf_abs(distance)));
     return x;
 }

@@ -28,22 +28,65 @@ typedef struct vmask {
 
 #define SIMD_EACH for (int i = 0; i < 4; i++)
 
-SIMD_INLINE vf vf_load(const float *p) { vf r; SIMD_EACH r.x[i] = p[i]; return r; }
+/* clang-format off: a table of one-line functions */
+
+SIMD_INLINE vf vf_load(const float *p) {
+    vf r;
+    SIMD_EACH r.x[i] = p[i];
+    return r;
+}
 SIMD_INLINE void vf_store(float *p, vf a) { SIMD_EACH p[i] = a.x[i]; }
-SIMD_INLINE vf vf_set1(float x) { vf r; SIMD_EACH r.x[i] = x; return r; }
+SIMD_INLINE vf vf_set1(float x) {
+    vf r;
+    SIMD_EACH r.x[i] = x;
+    return r;
+}
 SIMD_INLINE vf vf_zero(void) { return vf_set1(0); }
-SIMD_INLINE vf vf_add(vf a, vf b) { SIMD_EACH a.x[i] += b.x[i]; return a; }
-SIMD_INLINE vf vf_sub(vf a, vf b) { SIMD_EACH a.x[i] -= b.x[i]; return a; }
-SIMD_INLINE vf vf_mul(vf a, vf b) { SIMD_EACH a.x[i] *= b.x[i]; return a; }
-SIMD_INLINE vf vf_div(vf a, vf b) { SIMD_EACH a.x[i] /= b.x[i]; return a; }
-SIMD_INLINE vf vf_max(vf a, vf b) { SIMD_EACH a.x[i] = a.x[i] > b.x[i] ? a.x[i] : b.x[i]; return a; }
-SIMD_INLINE vf vf_abs(vf a) { SIMD_EACH a.x[i] = fabsf(a.x[i]); return a; }
+SIMD_INLINE vf vf_add(vf a, vf b) {
+    SIMD_EACH a.x[i] += b.x[i];
+    return a;
+}
+SIMD_INLINE vf vf_sub(vf a, vf b) {
+    SIMD_EACH a.x[i] -= b.x[i];
+    return a;
+}
+SIMD_INLINE vf vf_mul(vf a, vf b) {
+    SIMD_EACH a.x[i] *= b.x[i];
+    return a;
+}
+SIMD_INLINE vf vf_div(vf a, vf b) {
+    SIMD_EACH a.x[i] /= b.x[i];
+    return a;
+}
+SIMD_INLINE vf vf_max(vf a, vf b) {
+    SIMD_EACH a.x[i] = a.x[i] > b.x[i] ? a.x[i] : b.x[i];
+    return a;
+}
+SIMD_INLINE vf vf_abs(vf a) {
+    SIMD_EACH a.x[i] = fabsf(a.x[i]);
+    return a;
+}
 /* Not fused: fmaf is a slow call where the processor has no such instruction. */
-SIMD_INLINE vf vf_fma(vf a, vf b, vf c) { SIMD_EACH c.x[i] += a.x[i] * b.x[i]; return c; }
-SIMD_INLINE vmask vf_greater(vf a, vf b) { vmask r; SIMD_EACH r.x[i] = a.x[i] > b.x[i]; return r; }
-SIMD_INLINE vmask vf_equal(vf a, vf b) { vmask r; SIMD_EACH r.x[i] = a.x[i] == b.x[i]; return r; }
+SIMD_INLINE vf vf_fma(vf a, vf b, vf c) {
+    SIMD_EACH c.x[i] += a.x[i] * b.x[i];
+    return c;
+}
+SIMD_INLINE vmask vf_greater(vf a, vf b) {
+    vmask r;
+    SIMD_EACH r.x[i] = a.x[i] > b.x[i];
+    return r;
+}
+SIMD_INLINE vmask vf_equal(vf a, vf b) {
+    vmask r;
+    SIMD_EACH r.x[i] = a.x[i] == b.x[i];
+    return r;
+}
 SIMD_INLINE int vmask_any(vmask m) { return m.x[0] | m.x[1] | m.x[2] | m.x[3]; }
-SIMD_INLINE vf vf_select(vmask m, vf yes, vf no) { SIMD_EACH yes.x[i] = m.x[i] ? yes.x[i] : no.x[i]; return yes; }
+SIMD_INLINE vf vf_select(vmask m, vf yes, vf no) {
+    SIMD_EACH yes.x[i] = m.x[i] ? yes.x[i] : no.x[i];
+    return yes;
+}
+/* clang-format on */
 SIMD_INLINE float vf_sum(vf a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }
 
 SIMD_INLINE float vf_top(vf a) {
@@ -62,15 +105,14 @@ SIMD_INLINE vf simd_dot(vf a, vf b, vf c) { return vf_fma(a, b, c); }
 /* 2^(x c) as in simd_avx512.h. */
 SIMD_INLINE vf vf_exp2(vf x, vf c) {
     SIMD_EACH {
-        const float y = x.x[i] * c.x[i], t = y + 0x1.8p23f, f = y - (t - 0x1.8p23f);
+        const float y = x.x[i] * c.x[i], shift = 0x1.8p23f + 127.0f, t = y + shift, f = y - (t - shift);
         float p = 0x1.5bba14p-10f;
         p = p * f + 0x1.3cea88p-7f;
         p = p * f + 0x1.c6b752p-5f;
         p = p * f + 0x1.ebf9bcp-3f;
         p = p * f + 0x1.62e42ap-1f;
         p = p * f + 1.0f;
-        const float scaled = attni_from_bits(attni_bits(p) + (attni_bits(t) << 23));
-        x.x[i] = y < -126.0f ? 0.0f : f != f ? f : scaled;
+        x.x[i] = t < 0x1.8p23f + 1.0f ? 0.0f : p * attni_from_bits(attni_bits(t) << 23);
     }
     return x;
 }
@@ -78,7 +120,8 @@ SIMD_INLINE vf vf_exp2(vf x, vf c) {
 SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, float *destination,
                                 int64_t destination_stride) {
     for (int64_t r = 0; r < 4; r++)
-        for (int64_t c = 0; c < 4; c++) destination[c * destination_stride + r] = source[r * source_stride + c];
+        for (int64_t c = 0; c < 4; c++)
+            destination[c * destination_stride + r] = source[r * source_stride + c];
 }
 
 SIMD_INLINE float simd_number(attn_dtype dtype, const void *p, int64_t i) {
@@ -97,12 +140,13 @@ SIMD_INLINE vf simd_load(attn_dtype dtype, const void *p) { return simd_load_par
 
 SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     for (int64_t i = 0; i < n && i < 4; i++) {
-        if (dtype == ATTN_F32) ((float *)p)[i] = x.x[i];
-        else ((uint16_t *)p)[i] = dtype == ATTN_F16 ? attni_f32_to_f16(x.x[i]) : attni_f32_to_bf16(x.x[i]);
+        if (dtype == ATTN_F32)
+            ((float *)p)[i] = x.x[i];
+        else
+            ((uint16_t *)p)[i] = dtype == ATTN_F16 ? attni_f32_to_f16(x.x[i]) : attni_f32_to_bf16(x.x[i]);
     }
 }
 
-SIMD_INLINE void simd_prefetch(const void *p) { (void)p; }
 SIMD_INLINE void simd_prefetch_far(const void *p) { (void)p; }
 
 SIMD_INLINE vf simd_sums(const vf x[4]) {

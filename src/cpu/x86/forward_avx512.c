@@ -12,7 +12,9 @@
 #include "cpu/forward_body.h"
 #include "cpu/kernels.h"
 
-void attni_forward_avx512(const attni_job *job, const attni_tile *tile, void *scratch) { forward_tile(job, tile, scratch); }
+void attni_forward_avx512(const attni_job *job, const attni_tile *tile, void *scratch) {
+    forward_tile(job, tile, scratch);
+}
 
 size_t attni_forward_avx512_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
     return forward_scratch_bytes(rows, slots, dim_qk, dim_v);

@@ -56,7 +56,7 @@ SIMD_INLINE vf simd_dot(vf a, vf b, vf c) { return vf_fma(a, b, c); }
 
 /* 2^(x c) as in simd_avx512.h. */
 SIMD_INLINE vf vf_exp2(vf x, vf c) {
-    const vf shift = _mm256_set1_ps(0x1.8p23f);
+    const vf shift = _mm256_set1_ps(0x1.8p23f + 127.0f);
     const vf t = _mm256_fmadd_ps(x, c, shift);
     const vf f = _mm256_fmsub_ps(x, c, _mm256_sub_ps(t, shift));
     vf p = _mm256_set1_ps(0x1.5bba14p-10f);
@@ -65,8 +65,9 @@ SIMD_INLINE vf vf_exp2(vf x, vf c) {
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.ebf9bcp-3f));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.62e42ap-1f));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-    const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23));
-    return _mm256_and_ps(_mm256_castsi256_ps(scaled), _mm256_cmp_ps(t, _mm256_set1_ps(0x1.8p23f - 126.0f), _CMP_NLT_UQ));
+    const vf power = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23));
+    return _mm256_and_ps(_mm256_mul_ps(p, power),
+                         _mm256_cmp_ps(t, _mm256_set1_ps(0x1.8p23f + 1.0f), _CMP_NLT_UQ));
 }
 
 /* 8 x 8 floats, rows of source_stride to rows of destination_stride. */
@@ -90,7 +91,8 @@ SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, floa
     SIMD_UNROLL
     for (int i = 0; i < 4; i++) {
         _mm256_storeu_ps(destination + i * destination_stride, _mm256_permute2f128_ps(a[i], a[4 + i], 0x20));
-        _mm256_storeu_ps(destination + (4 + i) * destination_stride, _mm256_permute2f128_ps(a[i], a[4 + i], 0x31));
+        _mm256_storeu_ps(destination + (4 + i) * destination_stride,
+                         _mm256_permute2f128_ps(a[i], a[4 + i], 0x31));
     }
 }
 
@@ -121,7 +123,8 @@ SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     float floats[8];
     uint16_t halves[8];
     if (dtype == ATTN_F16) {
-        _mm_storeu_si128((__m128i *)(void *)halves, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        _mm_storeu_si128((__m128i *)(void *)halves,
+                         _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     } else {
         vf_store(floats, x);
         for (int i = 0; i < 8; i++) halves[i] = attni_f32_to_bf16(floats[i]);
@@ -129,7 +132,6 @@ SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     for (int64_t i = 0; i < n && i < 8; i++) ((uint16_t *)p)[i] = halves[i];
 }
 
-SIMD_INLINE void simd_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* to L2 */
 
 /* The sums of 8 vectors, in one. */
@@ -142,7 +144,8 @@ SIMD_INLINE vf simd_sums(const vf x[8]) {
 static inline void simd_pack_floats(attn_dtype dtype, const void *source, float *floats, int64_t n) {
     const int64_t size = (int64_t)attni_dtype_size(dtype);
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(floats + i, simd_load(dtype, (const char *)source + i * size));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(floats + i, simd_load(dtype, (const char *)source + i * size));
     if (i < n) _mm256_storeu_ps(floats + i, simd_load_part(dtype, (const char *)source + i * size, n - i));
 }
 

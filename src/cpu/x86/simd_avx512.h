@@ -38,15 +38,17 @@ SIMD_INLINE float vf_top(vf a) { return _mm512_reduce_max_ps(a); }
 /* Lanes whose interval [begin, end) holds key. */
 SIMD_INLINE vmask vi_inside(const int32_t *begin, const int32_t *end, int32_t key) {
     const __m512i k = _mm512_set1_epi32(key);
-    return _mm512_cmple_epi32_mask(_mm512_loadu_si512(begin), k) & _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(end), k);
+    return _mm512_cmple_epi32_mask(_mm512_loadu_si512(begin), k) &
+           _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(end), k);
 }
 
 /*
  * 2^(x c): x c = n + f with n the nearest integer, 2^f by a polynomial of degree 5 on [-0.5, 0.5] (minimax,
- * relative error 9.2e-8), n added to the exponent. Below n = -126 the result is 0; NaN stays NaN.
+ * relative error 1.1e-7), times 2^n. Below n = -126 the result is 0; NaN stays NaN.
  */
 SIMD_INLINE vf vf_exp2(vf x, vf c) {
-    const vf shift = _mm512_set1_ps(0x1.8p23f); /* adding it leaves n in the low mantissa bits */
+    const vf shift =
+        _mm512_set1_ps(0x1.8p23f + 127.0f); /* adding it leaves n + 127 in the low mantissa bits */
     const vf t = _mm512_fmadd_ps(x, c, shift);
     const vf f = _mm512_fmsub_ps(x, c, _mm512_sub_ps(t, shift));
     vf p = _mm512_set1_ps(0x1.5bba14p-10f);
@@ -55,9 +57,8 @@ SIMD_INLINE vf vf_exp2(vf x, vf c) {
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebf9bcp-3f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42ap-1f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    const vmask normal = _mm512_cmp_ps_mask(t, _mm512_set1_ps(0x1.8p23f - 126.0f), _CMP_NLT_UQ);
-    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(normal, _mm512_castps_si512(p),
-                                                      _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+    const vmask normal = _mm512_cmp_ps_mask(t, _mm512_set1_ps(0x1.8p23f + 1.0f), _CMP_NLT_UQ);
+    return _mm512_maskz_mul_ps(normal, p, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 
 /* 16 x 16 floats (or units), rows of source_stride to rows of destination_stride. */
@@ -90,9 +91,12 @@ SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, floa
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         _mm512_storeu_ps(destination + i * destination_stride, _mm512_shuffle_f32x4(b[i], b[8 + i], 0x88));
-        _mm512_storeu_ps(destination + (4 + i) * destination_stride, _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0x88));
-        _mm512_storeu_ps(destination + (8 + i) * destination_stride, _mm512_shuffle_f32x4(b[i], b[8 + i], 0xdd));
-        _mm512_storeu_ps(destination + (12 + i) * destination_stride, _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0xdd));
+        _mm512_storeu_ps(destination + (4 + i) * destination_stride,
+                         _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0x88));
+        _mm512_storeu_ps(destination + (8 + i) * destination_stride,
+                         _mm512_shuffle_f32x4(b[i], b[8 + i], 0xdd));
+        _mm512_storeu_ps(destination + (12 + i) * destination_stride,
+                         _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0xdd));
     }
 }
 
@@ -112,7 +116,6 @@ SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-SIMD_INLINE void simd_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* to L2 */
 
 /* The sums of 16 vectors, in one. */
@@ -120,14 +123,18 @@ SIMD_INLINE vf simd_sums(const vf x[16]) {
     __m512 t[8], u[4];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++)
-        t[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+        t[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]),
+                             _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) { /* lanes of 128 bits: one sum of a quarter for each of four vectors */
         const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
-        u[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+        u[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
     }
-    const vf low = _mm512_add_ps(_mm512_shuffle_f32x4(u[0], u[1], 0x88), _mm512_shuffle_f32x4(u[0], u[1], 0xdd));
-    const vf high = _mm512_add_ps(_mm512_shuffle_f32x4(u[2], u[3], 0x88), _mm512_shuffle_f32x4(u[2], u[3], 0xdd));
+    const vf low =
+        _mm512_add_ps(_mm512_shuffle_f32x4(u[0], u[1], 0x88), _mm512_shuffle_f32x4(u[0], u[1], 0xdd));
+    const vf high =
+        _mm512_add_ps(_mm512_shuffle_f32x4(u[2], u[3], 0x88), _mm512_shuffle_f32x4(u[2], u[3], 0xdd));
     return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
 }
 
@@ -143,23 +150,30 @@ SIMD_INLINE __m256i simd_to_bf16(vf x) {
 
 SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     const __mmask16 m = (__mmask16)((1u << n) - 1);
-    if (dtype == ATTN_F32) _mm512_mask_storeu_ps(p, m, x);
-    else if (dtype == ATTN_F16) _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    else _mm256_mask_storeu_epi16(p, m, simd_to_bf16(x));
+    if (dtype == ATTN_F32)
+        _mm512_mask_storeu_ps(p, m, x);
+    else if (dtype == ATTN_F16)
+        _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    else
+        _mm256_mask_storeu_epi16(p, m, simd_to_bf16(x));
 }
 
 /* n numbers of a dtype as floats; the last vector is filled with zeros. */
 SIMD_INLINE void simd_pack_typed(attn_dtype dtype, const void *source, float *floats, int64_t n) {
     const int64_t size = (int64_t)attni_dtype_size(dtype);
     int64_t i = 0;
-    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(floats + i, simd_load(dtype, (const char *)source + i * size));
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(floats + i, simd_load(dtype, (const char *)source + i * size));
     if (i < n) _mm512_storeu_ps(floats + i, simd_load_part(dtype, (const char *)source + i * size, n - i));
 }
 
 static inline void simd_pack_floats(attn_dtype dtype, const void *source, float *floats, int64_t n) {
-    if (dtype == ATTN_F32) simd_pack_typed(ATTN_F32, source, floats, n);
-    else if (dtype == ATTN_F16) simd_pack_typed(ATTN_F16, source, floats, n);
-    else simd_pack_typed(ATTN_BF16, source, floats, n);
+    if (dtype == ATTN_F32)
+        simd_pack_typed(ATTN_F32, source, floats, n);
+    else if (dtype == ATTN_F16)
+        simd_pack_typed(ATTN_F16, source, floats, n);
+    else
+        simd_pack_typed(ATTN_BF16, source, floats, n);
 }
 
 /* Panels: a unit is a float here. */

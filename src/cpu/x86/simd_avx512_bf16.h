@@ -15,8 +15,8 @@ SIMD_INLINE vf simd_dot(vf a, vf b, vf c) {
 /* (bf16(low), bf16(high)) in each lane. */
 SIMD_INLINE vf simd_pair(vf low, vf high) {
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low); /* low's 16 numbers, then high's */
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                           5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
 }
 
@@ -28,7 +28,9 @@ static inline void simd_pack_row(attn_dtype dtype, const void *source, float *un
     const uint16_t *from = source;
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) _mm512_storeu_si512(units + i / 2, _mm512_loadu_si512(from + i));
-    if (i < n) _mm512_storeu_si512(units + i / 2, _mm512_maskz_loadu_epi16((__mmask32)((1ull << (n - i)) - 1), from + i));
+    if (i < n)
+        _mm512_storeu_si512(units + i / 2,
+                            _mm512_maskz_loadu_epi16((__mmask32)((1ull << (n - i)) - 1), from + i));
 }
 
 /* Two rows of n bf16 into n units; the second may be null: zeros. */
@@ -38,7 +40,8 @@ static inline void simd_pack_values(attn_dtype dtype, const void *const rows[2],
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = (__mmask16)(n - i >= 16 ? 0xffff : (1 << (n - i)) - 1);
         const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, a + i));
-        const __m512i high = b == NULL ? _mm512_setzero_si512() : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, b + i));
+        const __m512i high =
+            b == NULL ? _mm512_setzero_si512() : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, b + i));
         _mm512_storeu_si512(units + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
     }
 }

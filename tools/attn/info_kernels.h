@@ -1,0 +1,8 @@
+/* A part of attn info, in builds with CUDA. */
+#ifndef ATTN_TOOL_INFO_KERNELS_H
+#define ATTN_TOOL_INFO_KERNELS_H
+
+/* Lines on stdout: name, bytes, registers, spills and shared memory of each kernel in the library. */
+void info_print_embedded(void);
+
+#endif
