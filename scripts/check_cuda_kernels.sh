@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles every row of src/cuda/kernels.def, and a sample of the variants that a program would compose, for sm_80 and
-# sm_90a. Fails on a spill, on a row over its register budget, and on shared memory that the architecture does not have.
+# sm_90a. Fails on a spill, on a row over its register budget, and on shared memory that neither architecture has; a row
+# whose tiles are made for the larger shared memory of sm_90 is not compiled for sm_80.
 # Needs nvcc, and for the sample BUILD/bin/attn of a build with CUDA.
 #
 # usage: scripts/check_cuda_kernels.sh [BUILD]
@@ -36,23 +37,24 @@ fi
 check() { # ARCH NAME SOURCE OPTIONS THREADS REGISTERS SHARED
     local log limit=166912 budget=$6
     [ "$1" = sm_90a ] && limit=232448
+    if [ "$1" = sm_80 ] && [ "$7" -gt "$limit" ]; then
+        printf 'skip   %-7s %-40s its %s bytes of shared memory are for sm_90\n' "$1" "$2" "$7"
+        return
+    fi
     [ "$budget" -eq 0 ] && budget=$((65536 / $5 < 255 ? 65536 / $5 : 255))
     # shellcheck disable=SC2086 # options are several words
     if ! log=$("$nvcc" -cubin -std=c++17 -arch="$1" -Xptxas -v -DENTRY="$2" $4 -o /dev/null "src/cuda/kernels/$3" 2>&1); then
         printf 'FAILED %-7s %-40s does not compile\n%s\n' "$1" "$2" "$log"
         return
     fi
-    # The entry's own part of the assembler's report.
-    log=$(sed -n "/entry function '$2'/,/Used/p" <<<"$log")
-    local registers stores loads
-    registers=$(sed -n 's/.*Used \([0-9]*\) registers.*/\1/p' <<<"$log")
-    stores=$(sed -n 's/.* \([0-9]*\) bytes spill stores.*/\1/p' <<<"$log")
-    loads=$(sed -n 's/.* \([0-9]*\) bytes spill loads.*/\1/p' <<<"$log")
+    # A source may make several kernels of a row: the most registers, and all spills.
+    local registers spilled
+    registers=$(sed -n 's/.*Used \([0-9]*\) registers.*/\1/p' <<<"$log" | sort -n | tail -n 1)
+    spilled=$(grep -o '[0-9]* bytes spill' <<<"$log" | awk '{ n += $1 } END { print NR ? n : 1 }')
     local word=ok
-    { [ "${registers:-999}" -gt "$budget" ] || [ "${stores:-1}" -gt 0 ] || [ "${loads:-1}" -gt 0 ] ||
-        [ "$7" -gt "$limit" ]; } && word=FAILED
+    { [ "${registers:-999}" -gt "$budget" ] || [ "$spilled" -gt 0 ] || [ "$7" -gt "$limit" ]; } && word=FAILED
     printf '%-6s %-7s %-40s %3s of %3s registers, %s bytes spilled, %6s of %s bytes shared\n' \
-        "$word" "$1" "$2" "$registers" "$budget" "$((stores + loads))" "$7" "$limit"
+        "$word" "$1" "$2" "$registers" "$budget" "$spilled" "$7" "$limit"
 }
 export -f check
 export nvcc

@@ -28,8 +28,6 @@ typedef struct vmask {
 
 #define SIMD_EACH for (int i = 0; i < 4; i++)
 
-/* clang-format off: a table of one-line functions */
-
 SIMD_INLINE vf vf_load(const float *p) {
     vf r;
     SIMD_EACH r.x[i] = p[i];
@@ -86,7 +84,6 @@ SIMD_INLINE vf vf_select(vmask m, vf yes, vf no) {
     SIMD_EACH yes.x[i] = m.x[i] ? yes.x[i] : no.x[i];
     return yes;
 }
-/* clang-format on */
 SIMD_INLINE float vf_sum(vf a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }
 
 SIMD_INLINE float vf_top(vf a) {
