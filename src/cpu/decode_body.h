@@ -28,14 +28,15 @@
 
 /* One head's state. */
 typedef struct decode_head {
-    float *q, *o; /* [row][dim], dims to a multiple of SIMD_LANES */
+    float *q;     /* [vector of dims][row] */
+    float *o;     /* [row][dim], dims to a multiple of SIMD_LANES */
     float m[DECODE_MOST_ROWS], l[DECODE_MOST_ROWS]; /* m in units of the scores */
 } decode_head;
 
 typedef struct decode_scratch {
     decode_head *heads;
     float *s; /* [row][key] */
-    int64_t ld_q, ld_o;
+    int64_t ld_o;
     score_units units;
     int64_t begin[DECODE_MOST_ROWS], end[DECODE_MOST_ROWS]; /* the keys that a row sees */
 } decode_scratch;
@@ -46,11 +47,15 @@ typedef struct decode_panel {
     int64_t key_stride, head_stride, bytes; /* bytes of one row */
 } decode_panel;
 
-/* The next block's lines of K and V in the order of memory: a row of each, heads fastest, then keys. */
+/*
+ * The next block's lines of K and V in the order of memory: a row of each, heads fastest, then keys. Kept small,
+ * because it lives in registers beside the products.
+ */
 typedef struct decode_ahead {
+    const char *k_line, *v_line;
+    int64_t lines; /* left in this row */
+    int64_t step;  /* 64; 0 at the end, where one line is asked for again and again */
     const decode_panel *k, *v;
-    const char *k_row, *v_row;
-    int64_t offset, bytes; /* within the row; the longer row's */
     int64_t key, head, key_end, heads;
 } decode_ahead;
 
@@ -67,100 +72,110 @@ static size_t decode_scratch_bytes(int64_t heads, int64_t slots, int64_t dim_qk,
 }
 
 static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t dim_qk, int64_t dim_v) {
-    w->ld_q = attni_round_up(dim_qk, SIMD_LANES);
     w->ld_o = attni_round_up(dim_v, SIMD_LANES);
     w->heads = (decode_head *)(void *)base;
     w->s = (float *)(void *)(base + attni_round_up(heads * (int64_t)sizeof(decode_head), 64));
     float *floats = w->s + DECODE_MOST_ROWS * DECODE_KEYS;
     for (int64_t h = 0; h < heads; h++) {
         w->heads[h].q = floats;
-        w->heads[h].o = floats + DECODE_MOST_ROWS * w->ld_q;
+        w->heads[h].o = floats + DECODE_MOST_ROWS * attni_round_up(dim_qk, SIMD_LANES);
         floats += attni_round_up(decode_head_floats(dim_qk, dim_v), 16);
     }
 }
 
+/* Goes to the row at (a->key, a->head), or stays where it is for good. */
+static void ahead_row(decode_ahead *a) {
+    if (a->key >= a->key_end) {
+        a->step = 0;
+        a->lines = INT64_MAX;
+        return;
+    }
+    a->k_line = a->k->base + a->key * a->k->key_stride + a->head * a->k->head_stride;
+    a->v_line = a->v->base + a->key * a->v->key_stride + a->head * a->v->head_stride;
+    a->lines = attni_ceil_div(attni_max(a->k->bytes, a->v->bytes), 64);
+}
+
 static void ahead_begin(decode_ahead *a, const decode_panel *k, const decode_panel *v, int64_t key,
                         int64_t key_end, int64_t heads) {
-    *a = (decode_ahead){k, v, NULL, NULL, 0, attni_max(k->bytes, v->bytes), key, 0, key_end, heads};
-    a->k_row = k->base + key * k->key_stride;
-    a->v_row = v->base + key * v->key_stride;
+    *a = (decode_ahead){k->base, v->base, 0, 64, k, v, key, 0, key_end, heads};
+    ahead_row(a);
+}
+
+static void ahead_next_row(decode_ahead *a) {
+    if (++a->head == a->heads) {
+        a->head = 0;
+        a->key++;
+    }
+    ahead_row(a);
 }
 
 /* A line of K and one of V. A few at a time and often: the core has few buffers for lines in flight. */
 SIMD_INLINE void prefetch_lines(decode_ahead *a, int count) {
-    for (int i = 0; i < count && a->key < a->key_end; i++) {
-        simd_prefetch_far(a->k_row + attni_min(a->offset, a->k->bytes - 1));
-        simd_prefetch_far(a->v_row + attni_min(a->offset, a->v->bytes - 1));
-        a->offset += 64;
-        if (a->offset < a->bytes) continue;
-        a->offset = 0;
-        if (++a->head == a->heads) {
-            a->head = 0;
-            a->key++;
-        }
-        a->k_row = a->k->base + a->key * a->k->key_stride + a->head * a->k->head_stride;
-        a->v_row = a->v->base + a->key * a->v->key_stride + a->head * a->v->head_stride;
+    for (int i = 0; i < count; i++) {
+        simd_prefetch_far(a->k_line);
+        simd_prefetch_far(a->v_line);
+        a->k_line += a->step;
+        a->v_line += a->step;
+        if (--a->lines == 0) ahead_next_row(a);
     }
 }
 
 /* ---------------------------------------------------------------- scores */
 
-/* One vector of dims of several keys: acc[key][row] += k * q. */
-SIMD_INLINE void score_step(const int rows, const int keys, const vf k[4], const float *q, int64_t ld_q,
+/*
+ * Products of a few keys, stride bytes apart, so that enough sums are in flight and each load of q serves several.
+ * q lies as [vector of dims][DECODE_MOST_ROWS], so that one pointer reaches all rows.
+ */
+SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dtype, const float *q,
+                            const char *from, int64_t stride, decode_ahead *ahead, int64_t dim,
                             vf acc[4][DECODE_MOST_ROWS]) {
-    SIMD_UNROLL
-    for (int r = 0; r < rows; r++) {
-        const vf x = vf_load(q + r * ld_q);
-        SIMD_UNROLL
-        for (int i = 0; i < keys; i++) acc[i][r] = vf_fma(k[i], x, acc[i][r]);
-    }
-}
-
-/* Products of a few keys at a time, so that enough sums are in flight and each load of q serves several. */
-SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dtype, const float *queries,
-                            int64_t ld_q, const char *const from[4], decode_ahead *ahead, int64_t dim,
-                            vf acc[4][DECODE_MOST_ROWS]) {
-    const int64_t size = dtype == ATTN_F32 ? 4 : 2, full = dim / SIMD_LANES * SIMD_LANES;
-    vf k[4];
+    const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     SIMD_UNROLL
     for (int i = 0; i < keys; i++) {
         SIMD_UNROLL
         for (int r = 0; r < rows; r++) acc[i][r] = vf_zero();
     }
-    for (int64_t d = 0; d < full; d += SIMD_LANES) {
+    for (int64_t d = 0; d < dim; d += SIMD_LANES) {
         prefetch_lines(ahead, DECODE_LINES);
+        vf k[4];
         SIMD_UNROLL
-        for (int i = 0; i < keys; i++) k[i] = simd_load(dtype, from[i] + d * size);
-        score_step(rows, keys, k, queries + d, ld_q, acc);
-    }
-    if (full < dim) {
+        for (int i = 0; i < keys; i++)
+            k[i] = dim - d >= SIMD_LANES ? simd_load(dtype, from + i * stride)
+                                         : simd_load_part(dtype, from + i * stride, dim - d);
         SIMD_UNROLL
-        for (int i = 0; i < keys; i++) k[i] = simd_load_part(dtype, from[i] + full * size, dim - full);
-        score_step(rows, keys, k, queries + full, ld_q, acc);
+        for (int r = 0; r < rows; r++) {
+            const vf x = vf_load(q + r * SIMD_LANES);
+            SIMD_UNROLL
+            for (int i = 0; i < keys; i++) acc[i][r] = vf_fma(k[i], x, acc[i][r]);
+        }
+        from += SIMD_LANES * size;
+        q += DECODE_MOST_ROWS * SIMD_LANES;
     }
 }
 
-/* Raw products of keys [key, key + count) of the chunk; count to a multiple of SIMD_LANES by repetition. */
+/* Raw products of keys [key, key + count) of the chunk; zeros up to a multiple of SIMD_LANES. */
 SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_scratch *w,
                                const decode_panel *k, decode_ahead *ahead, int64_t head, int64_t key,
                                int64_t count, int64_t dim) {
-    const char *base = k->base + head * k->head_stride;
+    const char *base = k->base + head * k->head_stride + key * k->key_stride;
     const int together = rows <= 4 && SIMD_LANES >= 16 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
+    const float *q = w->heads[head].q;
     for (int64_t j = 0; j < count; j += SIMD_LANES) {
-        vf partial[DECODE_MOST_ROWS][SIMD_LANES];
-        for (int i = 0; i < SIMD_LANES; i += together) {
-
-            const char *from[4];
-            SIMD_UNROLL
-            for (int t = 0; t < together; t++)
-                from[t] = base + (key + attni_min(j + i + t, count - 1)) * k->key_stride;
-            vf acc[4][DECODE_MOST_ROWS];
-            score_keys(rows, together, dtype, w->heads[head].q, w->ld_q, from, ahead, dim, acc);
+        vf partial[DECODE_MOST_ROWS][SIMD_LANES], acc[4][DECODE_MOST_ROWS];
+        const int n = (int)attni_min(SIMD_LANES, count - j);
+        int i = 0;
+        for (; i + together <= n; i += together) {
+            score_keys(rows, together, dtype, q, base + (j + i) * k->key_stride, k->key_stride, ahead, dim,
+                       acc);
             SIMD_UNROLL
             for (int r = 0; r < rows; r++) {
                 SIMD_UNROLL
                 for (int t = 0; t < together; t++) partial[r][i + t] = acc[t][r];
             }
+        }
+        for (; i < SIMD_LANES; i++) {
+            if (i < n) score_keys(rows, 1, dtype, q, base + (j + i) * k->key_stride, 0, ahead, dim, acc);
+            for (int r = 0; r < rows; r++) partial[r][i] = i < n ? acc[0][r] : vf_zero();
         }
         for (int r = 0; r < rows; r++) vf_store(w->s + r * DECODE_KEYS + j, simd_sums(partial[r]));
     }
@@ -282,7 +297,7 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
     const int vectors = rows > 4 ? 2 : 4;
     decode_ahead ahead;
     ahead_begin(&ahead, &k, &v, 0, attni_min(DECODE_KEYS, count_all), tile->heads);
-    prefetch_lines(&ahead, INT32_MAX);
+    while (ahead.step != 0) prefetch_lines(&ahead, 1);
     for (int64_t key = 0; key < count_all; key += DECODE_KEYS) {
         const int64_t count = attni_min(DECODE_KEYS, count_all - key);
         ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
@@ -311,6 +326,14 @@ SIMD_INLINE void decode_rows(const int rows, const attni_job *job, const attni_t
         decode_chunk(rows, ATTN_F16, job, tile, w, begin, end);
     else
         decode_chunk(rows, ATTN_BF16, job, tile, w, begin, end);
+}
+
+/* One row of q into its lanes of [vector of dims][DECODE_MOST_ROWS]. */
+static void load_query(const attni_job *job, const attni_tile *tile, int64_t row, float *q) {
+    float floats[ATTNI_DIM_LIMIT + SIMD_LANES];
+    simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, row), floats, job->p->dim_qk);
+    for (int64_t d = 0; d < job->p->dim_qk; d += SIMD_LANES)
+        vf_store(q + (d * DECODE_MOST_ROWS) + row * SIMD_LANES, vf_load(floats + d));
 }
 
 /* One head's rows into its partial arrays, in natural units: m rounds to float, l and o take the difference. */
@@ -349,7 +372,7 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
         for (int64_t h = 0; h < tile->heads; h++) {
             one.head_kv = tile->head_kv + h;
             w.heads[h].m[row] = -INFINITY;
-            simd_pack_floats(p->dtype_q, attni_q_row(job, &one, row), w.heads[h].q + row * w.ld_q, p->dim_qk);
+            load_query(job, &one, row, w.heads[h].q);
         }
     }
     /* Blocks begin at multiples of DECODE_KEYS, whatever the rows see: a row's bits depend on itself alone. */
