@@ -183,6 +183,10 @@ attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, a
 void attni_pool_give(attn_context *context, attni_block *block, void *stream) {
     block->stream = stream;
     block->used = true;
+    attni_pool_put_back(context, block);
+}
+
+void attni_pool_put_back(attn_context *context, attni_block *block) {
     lock(context);
     block->next = context->pool;
     context->pool = block;

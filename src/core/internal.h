@@ -113,6 +113,7 @@ void attni_log(const attn_context *context, const char *format, ...) ATTNI_PRINT
 /* A block of at least bytes, from the pool or new. */
 attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, attni_block **block);
 void attni_pool_give(attn_context *context, attni_block *block, void *stream);
+void attni_pool_put_back(attn_context *context, attni_block *block); /* no run since it was taken */
 
 /* ---------------------------------------------------------------- plan */
 

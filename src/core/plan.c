@@ -65,7 +65,7 @@ attn_status attn_plan_create(attn_context *context, const attn_problem *problem,
             attn_plan_destroy(p);
             return status;
         }
-        attni_pool_give(context, block, context->options.stream);
+        attni_pool_put_back(context, block);
     }
     *plan = p;
     return ATTN_OK;

@@ -426,7 +426,7 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
             if (begin >= end) continue;
             const int64_t first = tile->row_begin + sub * FORWARD_SUB_ROWS,
                           count = attni_min(FORWARD_SUB_ROWS, tile->row_end - first);
-            w.ahead.q_end = w.ahead.o_end = 0;
+            w.ahead.q_row = w.ahead.q_end = w.ahead.o_row = w.ahead.o_end = 0;
             if (!begun[sub]) {
                 load_queries(job, tile, first, count, &f, w.staging,
                              w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
