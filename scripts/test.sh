@@ -83,12 +83,15 @@ programs() {
     return "$status"
 }
 
-command_line() { ATTN=$PWD/$build/gcc/bin/attn bash tests/cli/run.sh; }
+command_line() { ATTN=$PWD/$build/$1/bin/attn bash tests/cli/run.sh; }
 old_cpu() {
     (need qemu-x86_64 qemu-user
      [ "$(uname -m)" = x86_64 ] || { echo "this machine is not x86-64"; exit 77; }
      scripts/check_old_cpu.sh "$build/gcc/bin/attn" "$build/old-cpu")
 }
+compile_cuda() { compile cuda -DATTN_CUDA=ON -DATTN_CUDA_EMBED=OFF -DATTN_WERROR=ON -DCMAKE_C_COMPILER=gcc; }
+cuda_device() { rm -rf "$build/cuda-cache" && XDG_CACHE_HOME=$PWD/$build/cuda-cache "$build/cuda/tests/device_test" 5000; }
+cuda_kernels() { (need "${NVCC:-nvcc}" nvidia-cuda-toolkit; scripts/check_cuda_kernels.sh "$build/cuda"); }
 fuzz() { FUZZ_SECONDS=$1 scripts/fuzz.sh "$build/fuzz"; }
 documents() { (need python3 python3; python3 scripts/check_docs.py); }
 
@@ -114,7 +117,7 @@ all)
     if step gcc-build compile_gcc; then
         step programs programs gcc -E attn_check
         step check "$build/gcc/bin/attn" check --problems 20000 --seed 1
-        step command-line command_line
+        step command-line command_line gcc
         step symbols scripts/check_symbols.sh "$build/gcc/lib/libattn.so"
         step version scripts/check_version.sh "$build/gcc/bin/attn"
         step package tests/package/run.sh "$build/gcc" "$build/package"
@@ -123,6 +126,12 @@ all)
     fi
     if step clang-build compile_clang; then
         step clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3
+    fi
+    if step cuda-build compile_cuda; then # every kernel is compiled below, so the build embeds none
+        step cuda-programs programs cuda -R '^(cuda_|no_driver)'
+        step cuda-command-line command_line cuda
+        step cuda-device cuda_device
+        step check-cuda-kernels cuda_kernels
     fi
     asan_steps
     tsan_steps

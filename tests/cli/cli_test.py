@@ -268,8 +268,18 @@ def test_usage_names_flag_value_and_allowed():
 
 def test_later_versions_are_refused_by_name():
     refuses(2, "bench", "--op", "backward", says=["backward", "not in this version"])
-    refuses(2, "bench", "--device", "cuda", says=["cuda", "not in this version"])
-    refuses(2, "bench", "--algorithm", "standard", says=["--algorithm", "not in this version"])
+
+
+def test_cuda_is_refused_by_a_build_without_it():
+    if "CUDA back end yes" in succeeds("info"):
+        return
+    refuses(2, "bench", "--device", "cuda", says=["cuda", "ATTN_CUDA=ON"])
+    refuses(2, "check", "--device", "cuda", says=["cuda", "ATTN_CUDA=ON"])
+    refuses(2, "precompile", says=["ATTN_CUDA=ON"])
+
+
+def test_algorithms_for_measuring_are_refused_on_a_cpu():
+    refuses(1, "bench", "--shape", "1,1,1,8,8,64", "--algorithm", "standard", says=["options.algorithm", "FLASH2"])
 
 
 def test_no_escapes_in_a_pipe():
@@ -482,6 +492,7 @@ def test_run_isa_and_threads():
     assert "portable" in out
     case.check("--isa", "portable")
     listed = json.loads(succeeds("info", "--json", "--kernels"))["kernels"]
+    listed = [k for k in listed if k["device"] == "cpu"]
     for isa in {k["isa"] for k in listed}:
         runs_here = any(k["isa"] == isa and k["op"] == "forward" and k["refusal"] is None for k in listed)
         some_here = any(k["isa"] == isa and k["refusal"] is None for k in listed)
@@ -695,7 +706,8 @@ def test_info():
     for word in ("Machine", "Kernels", "forward_portable", "bf16"):
         assert word in out, word
     report = json.loads(succeeds("info", "--json"))
-    assert set(report) == {"machine", "library", "kernels", "choices"}
+    embedded = {"embedded"} if report["library"]["cuda"] else set()
+    assert set(report) == {"machine", "library", "kernels", "choices"} | embedded
     names = {k["name"] for k in report["kernels"]}
     for choice in report["choices"]:
         assert choice["kernel"] in names and choice["plan"] and choice["refusal"] is None

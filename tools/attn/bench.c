@@ -5,11 +5,15 @@
  *
  * Absolute figures move with the neighbours of a machine; the fraction of the peak moves far less. Runs
  * of more than LONG_RUN seconds have a peak sample between them too.
+ *
+ * On a CUDA device there is no peak sample, and events on the device keep the time: a sample is the mean of runs
+ * that together take CUDA_SAMPLE seconds, so that the gaps between launches hide behind the runs.
  */
 #include "bench_data.h"
 #include "bench_peak.h"
 #include "bench_report.h"
 #include "bench_shapes.h"
+#include "device.h"
 #include "flags.h"
 #include "machine.h"
 #include "terminal.h"
@@ -20,6 +24,8 @@
 #include <string.h>
 
 #define LONG_RUN 0.1
+#define CUDA_SAMPLE 1e-3
+#define CUDA_WARMUP 0.05 /* for the clocks too */
 enum { SAMPLE_LIMIT = 20000, THREAD_LIMIT = 16, PEAK_SAMPLES = 3 };
 
 typedef enum bench_op { OP_FORWARD, OP_DECODE, OP_BACKWARD } bench_op;
@@ -27,7 +33,7 @@ typedef enum bench_op { OP_FORWARD, OP_DECODE, OP_BACKWARD } bench_op;
 typedef struct settings {
     flag_list files, shape_texts, shape_files;
     int op; /* -1: as the shape says */
-    int dtype, dtype_kv, isa, causal, device;
+    int dtype, dtype_kv, isa, causal, device, algorithm; /* dtype -1: as the device says */
     const char *threads_text, *json, *csv;
     int64_t threads[THREAD_LIMIT];
     size_t thread_counts;
@@ -46,15 +52,22 @@ static void add_sample(samples *s, double value) {
 
 /* ---------------------------------------------------------------- flags */
 
+static const char *const device_names[] = {"cpu", "cuda", NULL};
+static const char *const algorithm_names[] = {"auto", "standard", "flash1", "flash2", NULL};
 static const char *const op_names[] = {"forward", "decode", "backward", NULL};
 
 static int check_usage(settings *s) {
     if (s->op == OP_BACKWARD) return tool_usage_error("bench", "--op backward: not in this version");
-    if (s->device != 0) return tool_usage_error("bench", "--device cuda: not in this version");
+    const int cuda = s->device == (int)ATTN_DEVICE_CUDA;
+    if (cuda && !attn_has_feature(ATTN_FEATURE_CUDA))
+        return tool_usage_error("bench", "--device cuda: " TOOL_NO_CUDA);
+    if (cuda && (s->isa != ATTN_ISA_AUTO || s->threads_text != NULL))
+        return tool_usage_error("bench", "--isa and --threads are a CPU's; --device cuda has none");
+    if (s->dtype < 0) s->dtype = cuda ? ATTN_BF16 : ATTN_F32;
     if (s->seconds < 0)
         return tool_usage_error("bench", "--seconds is %g; allowed is 0 and above", s->seconds);
     if (s->dtype_kv < 0) s->dtype_kv = s->dtype;
-    s->threads[0] = machine_processors();
+    s->threads[0] = cuda ? 0 : machine_processors();
     s->thread_counts = 1;
     if (s->threads_text == NULL) return TOOL_OK;
     s->thread_counts = flags_parse_integers(s->threads_text, 1, 1024, s->threads, THREAD_LIMIT);
@@ -65,19 +78,20 @@ static int check_usage(settings *s) {
 }
 
 static int parse(int argc, char **argv, settings *s) {
-    static const char *const devices[] = {"cpu", "cuda", NULL};
     const flag_row rows[] = {
         flag_section("What"),
         flag_many("--shapes", &s->shape_files, "FILE",
                   "a shape a line, # begins a comment; may be given again"),
         flag_many("--shape", &s->shape_texts, "SHAPE", "B,Hq,Hkv,Sq,Sk,D[,Dv]; may be given again"),
         flag_choice("--op", &s->op, op_names, "default: decode where the file says so, else forward"),
-        flag_choice("--dtype", &s->dtype, work_dtype_names, "of Q and O; default f32"),
+        flag_choice("--dtype", &s->dtype, work_dtype_names, "of Q and O; default f32, with cuda bf16"),
         flag_choice("--dtype-kv", &s->dtype_kv, work_dtype_names, "of K and V; default: --dtype"),
         flag_switch("--causal", &s->causal,
                     "causal mask for every shape; counted as the scores that are seen"),
         flag_section("How"),
-        flag_choice("--device", &s->device, devices, "default cpu"),
+        flag_choice("--device", &s->device, device_names, "default cpu"),
+        flag_choice("--algorithm", &s->algorithm, algorithm_names,
+                    "default auto; those of the papers with cuda"),
         flag_choice("--isa", &s->isa, work_isa_names, "instruction set; default auto"),
         flag_text("--threads", &s->threads_text, "N,N,..", "default: one for each processor"),
         flag_integer("--repeat", &s->repeat, 1, SAMPLE_LIMIT, "N", "at least N timed runs; default 5"),
@@ -86,7 +100,6 @@ static int parse(int argc, char **argv, settings *s) {
         flag_section("Results"),
         flag_text("--json", &s->json, "FILE", "machine and rows"),
         flag_text("--csv", &s->csv, "FILE", "rows"),
-        flag_later("--algorithm", "CPUs have flash2, and split keys for decode"),
     };
     const flag_command command = {
         "bench",
@@ -96,7 +109,7 @@ static int parse(int argc, char **argv, settings *s) {
         "threads for forward, reading memory for decode. Decode takes turns among caches of K and V\n"
         "that together exceed the last-level cache; its GB/s count K and V once.\n"
         "In the table, extra is the memory beyond inputs and outputs at its peak, and scores what the\n"
-        "float32 score matrix would take.",
+        "float32 score matrix would take. A CUDA device is timed by its own events, without a peak.",
         rows,
         FLAG_COUNT(rows),
         &s->files};
@@ -121,7 +134,10 @@ static int list_shapes(const settings *s, bench_shapes *shapes) {
         char text[BENCH_SHAPE_TEXT_SIZE];
         shape->causal |= s->causal;
         if (s->op >= 0) shape->decode = s->op == OP_DECODE;
-        if (shape->decode && shape->seqlen_q != 1)
+        if (shape->decode && s->device == (int)ATTN_DEVICE_CUDA)
+            status = tool_usage_error("bench", "shape %s is decode, for which --device cuda has no kernel",
+                                      bench_shape_text(shape, text));
+        else if (shape->decode && shape->seqlen_q != 1)
             status = tool_usage_error("bench", "shape %s has Sq %lld; allowed is 1 with decode",
                                       bench_shape_text(shape, text), (long long)shape->seqlen_q);
     }
@@ -133,7 +149,7 @@ static int list_shapes(const settings *s, bench_shapes *shapes) {
 typedef struct measurement {
     const settings *settings;
     const bench_shape *shape;
-    const bench_data *data;
+    const bench_data *data; /* where the device finds it */
     int threads;
     double progress_done, progress_whole;
     machine_memory memory;
@@ -172,15 +188,19 @@ static int make_plan(measurement *m) {
     context.alloc_user = &m->memory;
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     options.isa = (attn_isa)m->settings->isa;
-    if (attn_context_create(ATTN_DEVICE_CPU, 0, &context, &m->context) != ATTN_OK)
-        return failed(m, "cannot open the CPU");
+    options.algorithm = (attn_algorithm)m->settings->algorithm;
+    if (attn_context_create((attn_device)m->settings->device, 0, &context, &m->context) != ATTN_OK)
+        return failed(m, "cannot open the device");
     if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK)
         return failed(m, "cannot plan");
     m->peak = strstr(attn_plan_kernel(m->plan), "avx512_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
     return TOOL_OK;
 }
 
+static int is_on_cuda(const measurement *m) { return m->settings->device == (int)ATTN_DEVICE_CUDA; }
+
 static void sample_peaks(measurement *m, int count) {
+    if (is_on_cuda(m)) return;
     machine_sleep(0.01); /* the threads of the last run may still spin */
     for (int i = 0; i < count; i++) {
         add_sample(&m->flops_peaks, bench_peak_gflops(m->peak, m->threads));
@@ -188,6 +208,36 @@ static void sample_peaks(measurement *m, int count) {
             add_sample(&m->read_peaks,
                        bench_peak_read(m->data->arena, m->data->caches * m->data->cache_bytes, m->threads));
     }
+}
+
+/* Seconds of the device that a run took, the mean of several. */
+static int time_on_cuda(measurement *m, size_t runs, double *seconds) {
+    const attn_tensors tensors = bench_data_tensors(m->data, 0);
+    device_start();
+    for (size_t i = 0; i < runs; i++)
+        if (attn_forward(m->plan, &tensors, NULL) != ATTN_OK) return failed(m, "cannot run");
+    *seconds = device_stop() * 1e-6 / (double)runs;
+    return TOOL_OK;
+}
+
+static int time_runs_on_cuda(measurement *m) {
+    const settings *s = m->settings;
+    char text[BENCH_SHAPE_TEXT_SIZE];
+    double spent = 0, seconds = 0;
+    bench_shape_text(m->shape, text);
+    for (size_t run = 0; run < 2 || (run < 1000 && spent < CUDA_WARMUP); run++, spent += seconds)
+        if (time_on_cuda(m, 1, &seconds) != TOOL_OK) return TOOL_FAILED;
+    const double wanted = seconds > 0 ? CUDA_SAMPLE / seconds : 1;
+    const size_t runs = wanted < 1 ? 1 : wanted > 100 ? 100 : (size_t)wanted + 1;
+    for (spent = 0; m->times.count < SAMPLE_LIMIT; spent += seconds * (double)runs) {
+        if (m->times.count >= (size_t)s->repeat && spent >= s->seconds) break;
+        if (m->times.count % 16 == 0)
+            terminal_progress(m->progress_done + (spent < s->seconds ? spent / s->seconds : 0.5),
+                              m->progress_whole, text);
+        if (time_on_cuda(m, runs, &seconds) != TOOL_OK) return TOOL_FAILED;
+        add_sample(&m->times, seconds);
+    }
+    return TOOL_OK;
 }
 
 static int time_runs(measurement *m) {
@@ -214,6 +264,14 @@ static int time_runs(measurement *m) {
     return TOOL_OK;
 }
 
+static const char *algorithm_of(const char *kernel) {
+    static const char *const prefixes[][2] = {
+        {"decode", "split_keys"}, {"standard", "standard"}, {"flash1", "flash1"}};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (strncmp(kernel, prefixes[i][0], strlen(prefixes[i][0])) == 0) return prefixes[i][1];
+    return "flash2";
+}
+
 static double minimum(const samples *s) {
     double least = s->values[0];
     for (size_t i = 1; i < s->count; i++) least = s->values[i] < least ? s->values[i] : least;
@@ -235,7 +293,8 @@ static void report_row(measurement *m, bench_report *report) {
     bench_row row = {
         .op = op_names[shape->decode ? OP_DECODE : OP_FORWARD],
         .kernel = kernel,
-        .algorithm = strncmp(kernel, "decode", 6) == 0 ? "split_keys" : "flash2",
+        .device = device_names[s->device],
+        .algorithm = algorithm_of(kernel),
         .dtype = work_dtype_name((attn_dtype)s->dtype),
         .dtype_kv = work_dtype_name((attn_dtype)s->dtype_kv),
         .shape = *shape,
@@ -245,9 +304,10 @@ static void report_row(measurement *m, bench_report *report) {
         .ms_min = minimum(&m->times) * 1e3,
         .gflops = flops / seconds * 1e-9,
         .gbps = bytes / seconds * 1e-9,
-        .peak_kind = bench_peak_name(m->peak),
-        .peak_gflops = machine_median(m->flops_peaks.values, m->flops_peaks.count),
-        .extra_bytes = (int64_t)atomic_load(&m->memory.peak),
+        .peak_kind = is_on_cuda(m) ? "none" : bench_peak_name(m->peak),
+        .peak_gflops = is_on_cuda(m) ? 0 : machine_median(m->flops_peaks.values, m->flops_peaks.count),
+        .extra_bytes = is_on_cuda(m) ? (int64_t)attn_plan_workspace_size(m->plan)
+                                     : (int64_t)atomic_load(&m->memory.peak),
         .caches = (int64_t)m->data->caches,
     };
     row.fraction_of_peak = row.peak_gflops > 0 ? row.gflops / row.peak_gflops : 0;
@@ -268,7 +328,7 @@ static int measure(measurement *m, bench_report *report) {
     int status = make_plan(m);
     if (status == TOOL_OK) {
         sample_peaks(m, PEAK_SAMPLES);
-        status = time_runs(m);
+        status = is_on_cuda(m) ? time_runs_on_cuda(m) : time_runs(m);
     }
     if (status == TOOL_OK) {
         sample_peaks(m, PEAK_SAMPLES);
@@ -289,6 +349,39 @@ static void say_caches(const bench_data *data) {
            terminal_bytes((double)(data->caches * data->cache_bytes), all), terminal_plain(stdout));
 }
 
+static void free_on_device(bench_data *copy) {
+    device_free(copy->q);
+    device_free(copy->o);
+    device_free(copy->arena);
+}
+
+/* 1, or 0 if the device has no room. */
+static int copy_to_device(const bench_data *data, bench_data *copy) {
+    *copy = *data;
+    copy->q = device_alloc(data->q_bytes);
+    copy->o = device_alloc(data->o_bytes);
+    copy->arena = device_alloc(data->caches * data->cache_bytes);
+    if (copy->q == NULL || copy->o == NULL || copy->arena == NULL) {
+        free_on_device(copy);
+        return 0;
+    }
+    device_copy_in(copy->q, data->q, data->q_bytes);
+    device_copy_in(copy->arena, data->arena, data->caches * data->cache_bytes);
+    return 1;
+}
+
+static int measure_on_cuda(measurement *m, bench_report *report) {
+    bench_data copy;
+    char text[BENCH_SHAPE_TEXT_SIZE];
+    if (!copy_to_device(m->data, &copy))
+        return tool_failure("bench", "%s: no memory for the inputs on the device",
+                            bench_shape_text(m->shape, text));
+    m->data = &copy;
+    const int status = measure(m, report);
+    free_on_device(&copy);
+    return status;
+}
+
 static int measure_all(const settings *s, const bench_shapes *shapes, bench_report *report) {
     static measurement m; /* some hundred kilobytes of samples */
     int status = TOOL_OK;
@@ -306,7 +399,7 @@ static int measure_all(const settings *s, const bench_shapes *shapes, bench_repo
         for (size_t t = 0; status == TOOL_OK && t < s->thread_counts; t++) {
             m.threads = (int)s->threads[t];
             m.progress_done = (double)(i * s->thread_counts + t);
-            status = measure(&m, report);
+            status = is_on_cuda(&m) ? measure_on_cuda(&m, report) : measure(&m, report);
         }
         bench_data_free(&data);
     }
@@ -314,18 +407,39 @@ static int measure_all(const settings *s, const bench_shapes *shapes, bench_repo
     return status;
 }
 
-int attn_tool_bench(int argc, char **argv) {
-    settings s = {.op = -1, .dtype = ATTN_F32, .dtype_kv = -1, .repeat = 5, .seconds = 1, .seed = 1};
-    bench_shapes shapes = {NULL, 0};
+/* The first line of what the device says of itself; "" for the CPU, which the report knows. */
+static void name_gpu(const settings *s, char *text, size_t size) {
+    attn_context *context;
+    text[0] = 0;
+    if (s->device == (int)ATTN_DEVICE_CPU ||
+        attn_context_create(ATTN_DEVICE_CUDA, 0, NULL, &context) != ATTN_OK)
+        return;
+    snprintf(text, size, "%s", attn_context_describe(context));
+    text[strcspn(text, "\n")] = 0;
+    attn_context_destroy(context);
+}
+
+static int write_report(const settings *s, const bench_shapes *shapes, int argc, char **argv) {
     bench_report report;
+    char gpu[256];
+    name_gpu(s, gpu, sizeof gpu);
+    int status = bench_report_open(&report, s->json, s->csv, gpu, argc, argv);
+    if (status == TOOL_OK) status = measure_all(s, shapes, &report);
+    const int closed = bench_report_close(&report);
+    return status == TOOL_OK ? closed : status;
+}
+
+int attn_tool_bench(int argc, char **argv) {
+    settings s = {.op = -1, .dtype = -1, .dtype_kv = -1, .repeat = 5, .seconds = 1, .seed = 1};
+    bench_shapes shapes = {NULL, 0};
     int status = parse(argc, argv, &s);
     if (status != FLAGS_GO) return status;
     status = list_shapes(&s, &shapes);
     if (status == TOOL_OK) {
-        status = bench_report_open(&report, s.json, s.csv, argc, argv);
-        if (status == TOOL_OK) status = measure_all(&s, &shapes, &report);
-        const int closed = bench_report_close(&report);
-        if (status == TOOL_OK) status = closed;
+        const char *no_device = s.device == (int)ATTN_DEVICE_CUDA ? device_open(0) : NULL;
+        status = no_device != NULL ? tool_failure("bench", "--device cuda: %s", no_device)
+                                   : write_report(&s, &shapes, argc, argv);
+        if (s.device == (int)ATTN_DEVICE_CUDA && no_device == NULL) device_close();
     }
     bench_shapes_free(&shapes);
     return status;

@@ -37,7 +37,7 @@ static key_value boolean_of(const char *key, int value) {
 static void list_keys(const bench_row *r, key_value keys[KEY_COUNT]) {
     const key_value all[KEY_COUNT] = {
         text_of("op", r->op),
-        text_of("device", "cpu"),
+        text_of("device", r->device),
         text_of("kernel", r->kernel),
         text_of("algorithm", r->algorithm),
         text_of("dtype", r->dtype),
@@ -80,6 +80,7 @@ static void write_machine(json *out, const bench_report *report) {
     json_text(out, "cpu", machine_name(name));
     json_integer(out, "processors", machine_processors());
     json_integer(out, "last_level_cache_bytes", machine_cache_bytes());
+    if (report->gpu[0] != 0) json_text(out, "gpu", report->gpu);
     json_text(out, "library", version);
     json_boolean(out, "openmp", attn_has_feature(ATTN_FEATURE_OPENMP) != 0);
     json_text(out, "command", report->command);
@@ -112,11 +113,11 @@ static void write_csv_text(FILE *file, const char *text) {
 
 static void write_csv_header(FILE *file) {
     const bench_row none = {
-        .op = "", .kernel = "", .algorithm = "", .dtype = "", .dtype_kv = "", .peak_kind = ""};
+        .op = "", .device = "", .kernel = "", .algorithm = "", .dtype = "", .dtype_kv = "", .peak_kind = ""};
     key_value keys[KEY_COUNT];
     list_keys(&none, keys);
     for (int i = 0; i < KEY_COUNT; i++) fprintf(file, "%s,", keys[i].key);
-    fputs("cpu,command\n", file);
+    fputs("cpu,gpu,command\n", file);
 }
 
 /* Machine and command stand in every row, so that rows of several files can be put together. */
@@ -135,6 +136,8 @@ static void write_csv_row(const bench_report *report, const bench_row *row) {
     }
     write_csv_text(report->csv, machine_name(name));
     fputc(',', report->csv);
+    write_csv_text(report->csv, report->gpu);
+    fputc(',', report->csv);
     write_csv_text(report->csv, report->command);
     fputc('\n', report->csv);
 }
@@ -143,10 +146,11 @@ static void write_csv_row(const bench_report *report, const bench_row *row) {
 
 /* "extra" is memory beyond the inputs and outputs, "scores" what the float32 score matrix would take. */
 
-static void print_header(void) {
+static void print_header(const bench_report *report) {
     char name[MACHINE_NAME_SIZE], cache[TERMINAL_BYTES_SIZE];
     printf("%s, %d processors, last-level cache %s\n", machine_name(name), machine_processors(),
            terminal_bytes((double)machine_cache_bytes(), cache));
+    if (report->gpu[0] != 0) printf("%s\n", report->gpu);
     printf("%s%-8s %-30s %-9s %-20s %3s %10s %10s %8s %7s %7s  %-18s %9s %9s%s\n", terminal_bold(stdout),
            "op", "B,Hq,Hkv,Sq,Sk,D[,Dv]", "dtype", "kernel", "thr", "median ms", "min ms", "GFLOP/s", "GB/s",
            "of peak", "peak", "extra", "scores", terminal_plain(stdout));
@@ -162,8 +166,10 @@ static void print_row(const bench_row *r) {
     snprintf(dtype, sizeof dtype, r->dtype == r->dtype_kv ? "%s" : "%s/%s", r->dtype, r->dtype_kv);
     if (r->peak_gbps > 0)
         snprintf(peak, sizeof peak, "%.1f GB/s %s", r->peak_gbps, r->peak_kind);
-    else
+    else if (r->peak_gflops > 0)
         snprintf(peak, sizeof peak, "%.0f %s", r->peak_gflops, r->peak_kind);
+    else
+        snprintf(peak, sizeof peak, "%s", r->peak_kind);
     terminal_progress_clear();
     printf("%-8s %-30s %-9s %-20s %3d %10.3f %10.3f %8.1f %7.2f %6.1f%%  %-18s %9s %9s\n", r->op,
            bench_shape_text(s, shape), dtype, r->kernel, r->threads, r->ms_median, r->ms_min, r->gflops,
@@ -180,9 +186,10 @@ static FILE *open_file(const char *option, const char *path) {
     return file;
 }
 
-int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, int argc,
-                      char **argv) {
+int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, const char *gpu,
+                      int argc, char **argv) {
     memset(report, 0, sizeof *report);
+    report->gpu = gpu;
     report->json_path = json_path;
     report->csv_path = csv_path;
     size_t used = (size_t)snprintf(report->command, sizeof report->command, "attn");
@@ -192,7 +199,7 @@ int bench_report_open(bench_report *report, const char *json_path, const char *c
     if (csv_path != NULL && (report->csv = open_file("--csv", csv_path)) == NULL) return TOOL_FAILED;
     if (report->json.file != NULL) write_machine(&report->json, report);
     if (report->csv != NULL) write_csv_header(report->csv);
-    print_header();
+    print_header(report);
     return TOOL_OK;
 }
 

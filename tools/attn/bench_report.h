@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 typedef struct bench_row {
-    const char *op, *kernel, *algorithm, *dtype, *dtype_kv;
+    const char *op, *device, *kernel, *algorithm, *dtype, *dtype_kv;
     bench_shape shape;
     int threads, runs;
     double ms_median, ms_min, gflops, gbps;
@@ -21,13 +21,14 @@ typedef struct bench_row {
 typedef struct bench_report {
     json json; /* files null where not asked for */
     FILE *csv;
+    const char *gpu; /* a sentence on it; "" for rows of the CPU */
     const char *json_path, *csv_path;
     char command[512]; /* the command line */
 } bench_report;
 
 /* Exit statuses. The files are opened before anything is timed. */
-int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, int argc,
-                      char **argv);
+int bench_report_open(bench_report *report, const char *json_path, const char *csv_path, const char *gpu,
+                      int argc, char **argv);
 void bench_report_row(bench_report *report, const bench_row *row);
 int bench_report_close(bench_report *report);
 

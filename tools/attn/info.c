@@ -1,6 +1,7 @@
 /* attn info: what the machine has, the kernels, and which of them each dtype gets. */
 #include "attn/attn.h"
 #include "flags.h"
+#include "info_kernels.h"
 #include "json.h"
 #include "machine.h"
 #include "terminal.h"
@@ -73,6 +74,10 @@ static void print_kernels(void) {
                k.refusal == NULL ? terminal_green(stdout) : terminal_red(stdout),
                k.refusal == NULL ? "yes" : k.refusal, terminal_plain(stdout));
     }
+#if ATTNI_HAVE_CUDA
+    printf("\n");
+    info_print_embedded();
+#endif
 }
 
 static const char *dtypes_text(const choice *c, char text[16]) {
@@ -98,6 +103,16 @@ static void print_choices(attn_context *context) {
     }
 }
 
+static void print_cuda_device(void) {
+    attn_context *cuda;
+    if (attn_context_create(ATTN_DEVICE_CUDA, 0, NULL, &cuda) == ATTN_OK) {
+        print_indented(attn_context_describe(cuda));
+        attn_context_destroy(cuda);
+    } else {
+        printf("  no CUDA device: %s\n", attn_last_error());
+    }
+}
+
 static void print_all(attn_context *context) {
     char bytes[TERMINAL_BYTES_SIZE];
     const int version = (int)attn_version();
@@ -105,6 +120,7 @@ static void print_all(attn_context *context) {
     printf("  %d processors to use, last-level cache %s\n", machine_processors(),
            terminal_bytes((double)machine_cache_bytes(), bytes));
     print_indented(attn_context_describe(context));
+    if (attn_has_feature(ATTN_FEATURE_CUDA)) print_cuda_device();
     heading("Library");
     printf("  version %d.%d.%d, OpenMP %s, CUDA back end %s\n", version / 10000, version / 100 % 100,
            version % 100, attn_has_feature(ATTN_FEATURE_OPENMP) ? "yes" : "no",
@@ -169,6 +185,9 @@ static void write_all(attn_context *context, int kernels_only) {
         json_close(&out, '}');
     }
     write_kernels(&out);
+#if ATTNI_HAVE_CUDA
+    info_write_embedded(&out);
+#endif
     if (!kernels_only) write_choices(&out, context);
     json_close(&out, '}');
 }

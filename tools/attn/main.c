@@ -20,6 +20,7 @@ static const tool_command commands[] = {
     {"check", attn_tool_check, "every kernel of this machine against the oracle"},
     {"bench", attn_tool_bench, "time shapes, beside the machine's peak measured in the same run"},
     {"info", attn_tool_info, "what the machine has and which kernel each dtype gets"},
+    {"precompile", attn_tool_precompile, "CUDA kernels into the disk cache"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
@@ -47,6 +48,13 @@ int tool_failure(const char *command, const char *format, ...) {
     return status;
 }
 
+#if !ATTNI_HAVE_CUDA
+int attn_tool_precompile(int argc, char **argv) {
+    (void)argc;
+    return tool_usage_error(argv[0], TOOL_NO_CUDA);
+}
+#endif
+
 static void print_help(void) {
     printf("%sattn%s: exact softmax attention, O = softmax(scale * Q K^T + mask) V\n\n"
            "usage: attn COMMAND [OPTION]...\n\n%sCommands%s\n",
@@ -59,7 +67,8 @@ static void print_help(void) {
 
 static int dispatch(int argc, char **argv) {
     if (argc < 2)
-        return tool_usage_error("", "no command given; one of run, check, bench, info (see attn --help)");
+        return tool_usage_error(
+            "", "no command given; one of run, check, bench, info, precompile (see attn --help)");
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help();
@@ -72,7 +81,8 @@ static int dispatch(int argc, char **argv) {
     }
     for (int i = 0; i < COMMAND_COUNT; i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].main(argc - 1, argv + 1);
-    return tool_usage_error("", "unknown %s '%s'; one of run, check, bench, info (see attn --help)",
+    return tool_usage_error("",
+                            "unknown %s '%s'; one of run, check, bench, info, precompile (see attn --help)",
                             name[0] == '-' ? "option" : "command", name);
 }
 

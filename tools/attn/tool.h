@@ -11,6 +11,7 @@ int attn_tool_run(int argc, char **argv);
 int attn_tool_check(int argc, char **argv);
 int attn_tool_bench(int argc, char **argv);
 int attn_tool_info(int argc, char **argv);
+int attn_tool_precompile(int argc, char **argv);
 
 #if defined(__GNUC__)
 #define TOOL_PRINTF(format_index) __attribute__((format(printf, format_index, (format_index) + 1)))
@@ -21,5 +22,8 @@ int attn_tool_info(int argc, char **argv);
 /* Prints "attn COMMAND: sentence" on stderr and returns TOOL_USAGE or TOOL_FAILED. */
 int tool_usage_error(const char *command, const char *format, ...) TOOL_PRINTF(2);
 int tool_failure(const char *command, const char *format, ...) TOOL_PRINTF(2);
+
+/* Said where something needs the CUDA back end and the build has none. */
+#define TOOL_NO_CUDA "this build has the CPU back end only; one made with -DATTN_CUDA=ON has both"
 
 #endif

@@ -1,0 +1,97 @@
+/* FlashAttention-2 on a CUDA device: forward_sm80.cu. */
+#include "cuda/forward_cuda.h"
+
+#include <stdio.h>
+
+#include "cuda/accum_cuda.h"
+
+/* Why the fast variant cannot do it; null if it can. */
+static const char *why_general(const attn_problem *p) {
+    if (p->softcap > 0.0f) return "it has no softcap";
+    if (p->has_bias) return "it has no bias";
+    if (p->has_mask) return "it has no boolean mask";
+    if (p->has_alibi) return "it has no ALiBi";
+    if (p->dropout_p > 0.0f) return "it has no dropout";
+    if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
+    return NULL;
+}
+
+attn_status attni_cuda_forward_spec(attn_dtype dtype, int64_t dim_qk, int64_t dim_v, bool general,
+                                    int shared_limit, attni_kernel_spec *spec, attni_forward_tiles *t) {
+    if (!attni_forward_sm80_tiles((int)dim_qk, (int)dim_v, general, shared_limit, t))
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "dim_qk %lld and dim_v %lld need %d bytes of shared memory in the smallest tile; a "
+                          "block has at most %d on this device",
+                          (long long)dim_qk, (long long)dim_v, t->shared_bytes, shared_limit);
+    const bool bf16 = dtype == ATTN_BF16;
+    *spec = (attni_kernel_spec){.source = "forward_sm80.cu",
+                                .capability = 80,
+                                .threads = t->warps * 32,
+                                .shared_bytes = t->shared_bytes};
+    snprintf(spec->name, sizeof spec->name, "forward_sm80_%s_d%d_v%d%s", bf16 ? "bf16" : "f16", t->d, t->dv,
+             general ? "_general" : "");
+    snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
+    snprintf(spec->options, sizeof spec->options,
+             "-DBF16=%d -DD=%d -DDV=%d -DBR=%d -DBC=%d -DWARPS=%d -DSTAGES=%d -DBLOCKS=%d -DGENERAL=%d", bf16,
+             t->d, t->dv, t->br, t->bc, t->warps, t->stages, t->blocks, general);
+    return ATTN_OK;
+}
+
+/* The order and number of a run's blocks; half of the L2 cache is for the keys of tiles side by side: what the kernel was tuned with. */
+static long long schedule(const attn_plan *plan, const attni_cuda_plan *made, attni_forward_params *f) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    return attni_forward_schedule(f, &made->tiles, (long long)cuda->l2_bytes / 2);
+}
+
+static attn_status run_forward(const attn_plan *plan, const attni_run *run) {
+    const attni_cuda_plan *made = plan->backend_data;
+    if (run->kind == ATTNI_RUN_ADD && made->tiles.value_slices > 1)
+        return attni_fail(ATTN_UNSUPPORTED, "dim_v is %lld; accumulators on a CUDA device take at most 256",
+                          (long long)plan->problem.dim_v);
+    attni_forward_params f = attni_cuda_run_params(plan, run);
+    f.unaligned = !attni_cuda_is_aligned(&plan->problem);
+    ATTNI_TRY(attni_cuda_check_bases(made->kernels[0], run, made->general ? &f.unaligned : NULL));
+    const unsigned grid[3] = {(unsigned)schedule(plan, made, &f), 1, 1};
+    return grid[0] == 0 ? ATTN_OK : attni_cuda_launch(plan, made->kernels[0], grid, &f, run->stream);
+}
+
+static void describe(attn_plan *plan, const attni_cuda_plan *made, long long blocks) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    const attni_forward_tiles *t = &made->tiles;
+    attni_text *text = &plan->description;
+    attni_text_add(text, "FlashAttention-2 on CUDA device %d\n", plan->context->ordinal);
+    attni_cuda_describe_kernel(text, made->kernels[0]);
+    attni_text_add(text,
+                   "tiles: %d queries x %d keys, dims padded to %d and %d, K and V %d deep in shared memory",
+                   t->br, t->bc, t->d, t->dv, t->stages);
+    if (t->value_slices > 1)
+        attni_text_add(text, "; dim_v cut into %d slices, each with the same scores", t->value_slices);
+    attni_text_add(text, "\ngrid: %lld blocks; %d run at once on this device\n", blocks,
+                   cuda->multiprocessors * made->kernels[0]->blocks);
+    attni_cuda_describe_work(plan);
+    if (made->general)
+        attni_text_add(text, "not forward_sm80, which is faster: %s\n", why_general(&plan->problem));
+    attni_text_add(text,
+                   "not STANDARD or FLASH1: they are for measuring, and options.algorithm asks for them\n");
+}
+
+attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
+    const attn_problem *p = &plan->problem;
+    const attni_cuda *cuda = plan->context->backend_data;
+    attni_kernel_spec spec;
+    made->general = why_general(p) != NULL;
+    ATTNI_TRY(attni_cuda_forward_spec(p->dtype_q, p->dim_qk, p->dim_v, made->general, cuda->shared_limit,
+                                      &spec, &made->tiles));
+    const long long blocks = schedule(plan, made, &made->base);
+    if (blocks < 0)
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "batch %lld, heads_q %lld and seqlen_q %lld make more than 2^31 - 1 tiles, the "
+                          "limit of a CUDA grid",
+                          (long long)p->batch, (long long)p->heads_q, (long long)p->seqlen_q);
+    ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->kernels[0]));
+    ATTNI_TRY(attni_cuda_accum_open(plan, made));
+    made->forward = run_forward;
+    plan->kernel = made->general ? "forward_sm80_general" : "forward_sm80";
+    describe(plan, made, blocks);
+    return ATTN_OK;
+}

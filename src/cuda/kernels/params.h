@@ -1,0 +1,275 @@
+/*
+ * The contract between the host (the C files of src/cuda) and the device kernels of this folder: one plain
+ * struct a kernel family, passed by value as the kernel's only argument, and the launch geometry.
+ * Compiled by C11 hosts and by NVRTC alike, so it includes nothing and uses plain C types only:
+ * long long is int64_t in every place. Strides and dims count elements.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#ifndef ATTNI_CUDA_PARAMS_H
+#define ATTNI_CUDA_PARAMS_H
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define ATTNI_GEOMETRY static __host__ __device__ inline
+#else
+#define ATTNI_GEOMETRY static inline
+#endif
+
+/* attn_dtype and attn_lengths as numbers: the host asserts that they agree. */
+#define ATTNI_DTYPE_F32 0
+#define ATTNI_DTYPE_F16 1
+#define ATTNI_DTYPE_BF16 2
+#define ATTNI_LENGTHS_FULL 0
+#define ATTNI_LENGTHS_PADDED 1
+#define ATTNI_LENGTHS_RAGGED 2
+
+/* What a forward does with an accumulator's m, l, o (float32; rows (batch, heads_q, seqlen_q_max)). */
+#define ATTNI_ACCUM_NONE 0  /* writes O and LSE */
+#define ATTNI_ACCUM_WRITE 1 /* writes m, l, o of these keys alone: a partial for accum_merge */
+#define ATTNI_ACCUM_ADD 2   /* reads, merges, writes; only where value_slices is 1 */
+
+/* A window's side that hides nothing. The host clamps other sides to at most 2^40. */
+#define ATTNI_UNLIMITED (-1LL)
+
+typedef struct attni_tensor_strides {
+    long long batch; /* the host puts 0 for a ragged tensor */
+    long long seqlen;
+    long long heads;
+} attni_tensor_strides;
+
+typedef struct attni_mask_strides {
+    long long batch;
+    long long heads;
+    long long queries;
+} attni_mask_strides;
+
+typedef struct attni_divisor {
+    unsigned divisor, multiplier, shift;
+} attni_divisor;
+
+/* One forward over dense K and V. 8-byte members first, so host and device agree without padding. */
+typedef struct attni_forward_params {
+    const void *q, *k, *v;
+    void *o;
+    float *lse;                          /* may be null */
+    const int *lengths_q, *lengths_k;    /* as attn_tensors; null under ATTNI_LENGTHS_FULL */
+    const void *bias;                    /* null: none. GENERAL kernels only */
+    const unsigned char *mask;           /* null: none. GENERAL kernels only */
+    const float *alibi;                  /* null: none. GENERAL kernels only */
+    const float *sinks;                  /* null: none */
+    float *accum_m, *accum_l, *accum_o;  /* arrays of an accumulator, by accum_mode; flash1: its state */
+    void *scores; /* standard: S and P, 16 bits each, rows padded to multiples of 8 */
+
+    attni_tensor_strides q_stride, k_stride, v_stride, o_stride;
+    attni_mask_strides bias_stride, mask_stride;
+    long long alibi_stride_batch;
+    long long lse_stride_batch, lse_stride_head; /* packed: heads_q * seqlen_q_max, seqlen_q_max;
+                                                    ragged queries: 0, total_q */
+
+    long long query_start; /* ignored where query_default is 1 */
+    long long key_start; /* 0 by default */
+    long long window_left; /* ATTNI_UNLIMITED or >= 0 */
+    long long window_right; /* causal: 0 */
+
+    unsigned long long dropout_seed, dropout_offset;
+
+    int batch, heads_q, heads_kv;
+    int group; /* heads_q / heads_kv */
+    int dim_qk, dim_v; /* true dims, at most the kernel's padded D and (slices times) DV */
+    int seqlen_q; /* this run's, under ATTNI_LENGTHS_FULL; else the plan's largest */
+    int seqlen_k;
+    int seqlen_q_max; /* the problem's: the row pitch of an accumulator */
+    int lengths_q_kind, lengths_k_kind;
+    int query_default; /* 1: query_start = key_start + seqlen_k - seqlen_q of each sequence */
+
+    float scale; /* any finite number, natural units */
+    float softcap; /* 0: none. GENERAL kernels only */
+    float dropout_scale; /* 1 / (1 - p); 1: none */
+    int dropout_threshold; /* an element is dropped where its 16 bits are below; 0: none. GENERAL only */
+    int bias_dtype; /* ATTNI_DTYPE_ */
+    int unaligned; /* 1: a base, stride or dim of q, k, v, o is no multiple of 16 bytes. GENERAL only */
+    int accum_mode; /* ATTNI_ACCUM_ */
+
+    /* The order of the grid, all of it filled by attni_forward_schedule. */
+    int row_tiles; /* ceil(seqlen_q / BR) */
+    int head_group; /* (batch, head) pairs that run side by side */
+    int descending; /* 1: last row tiles first (causal: the longest) */
+    int value_slices; /* ceil(dim_v / DV) */
+    int reserved; /* 0 */
+    attni_divisor by_slices, by_group, by_width, by_last_width, by_heads, by_gqa;
+} attni_forward_params;
+
+/*
+ * The lab's kernels take attni_forward_params with these limits: f16 or bf16, dim_qk = dim_v = D of 64 or
+ * 128 (their only constants are ENTRY's prefix, BF16 and D), no mask but causal (window_right 0), full
+ * lengths, aligned tensors, no other option. row_tiles, head_group and the divisors are not read.
+ *
+ * standard_sm80.cu: ENTRY_scores, ENTRY_softmax, ENTRY_output, one after another, with `scores` of
+ * batch * heads_q * seqlen_q * round_up(seqlen_k, 8) elements. S is f16 whatever the dtype (a |score| beyond
+ * 65504 overflows), P of the tensors' dtype in its place.
+ * flash1_sm80.cu: ENTRY, with accum_m and accum_l of batch * heads_q * seqlen_q floats, accum_o of dim_v
+ * times as many; nothing need be initialised.
+ */
+#define ATTNI_STANDARD_TILE 128
+#define ATTNI_STANDARD_THREADS 256
+#define ATTNI_FLASH1_THREADS 128
+
+/* The tiles of the first product, or two steps of the second; the scores on their way out take no more. */
+ATTNI_GEOMETRY int attni_standard_shared(int d) {
+    int scores = 2 * ATTNI_STANDARD_TILE * d * 2, output = 2 * 64 * (ATTNI_STANDARD_TILE + d) * 2;
+    return scores > output ? scores : output;
+}
+
+ATTNI_GEOMETRY int attni_flash1_keys(int d) { return d <= 64 ? 256 : 128; }
+
+/* K and V of a key block, two Q tiles, the four warps' shares of O and of the rows' maxima (two) and sums. */
+ATTNI_GEOMETRY int attni_flash1_shared(int d) {
+    return 2 * attni_flash1_keys(d) * d * 2 + 2 * 16 * d * 2 + 4 * 16 * d * 4 + 3 * 4 * 16 * 4;
+}
+
+/* Kernel 0 scores, 1 softmax, 2 output; flash1 has one block a (batch, head). */
+ATTNI_GEOMETRY void attni_standard_grid(const attni_forward_params *p, int kernel, unsigned grid[3]) {
+    unsigned rows = (unsigned)((p->seqlen_q + ATTNI_STANDARD_TILE - 1) / ATTNI_STANDARD_TILE);
+    unsigned columns = (unsigned)((p->seqlen_k + ATTNI_STANDARD_TILE - 1) / ATTNI_STANDARD_TILE);
+    unsigned pairs = (unsigned)(p->batch * p->heads_q);
+    grid[0] = kernel == 0 ? columns * rows : kernel == 1 ? (unsigned)((p->seqlen_q + 7) / 8) : rows;
+    grid[1] = pairs; /* at most 65535 */
+    grid[2] = 1;
+}
+
+/* begin, merge and finish of accumulators: entries accum_begin, accum_merge, accum_finish. */
+typedef struct attni_accum_params {
+    float *m, *l, *o; /* of the accumulator */
+    const float *m2, *l2, *o2; /* merge: of the other */
+    void *out; /* finish: O */
+    float *lse; /* finish: may be null */
+    const float *sinks; /* finish: may be null */
+    const int *lengths_q; /* finish: as in attni_forward_params */
+    attni_tensor_strides o_stride; /* finish */
+    long long lse_stride_batch, lse_stride_head;
+    long long rows; /* batch * heads_q * seqlen_q_max */
+    int batch, heads_q, seqlen_q, seqlen_q_max, dim_v, lengths_q_kind;
+    int dtype_o; /* ATTNI_DTYPE_ */
+    int reserved;
+} attni_accum_params;
+
+/* One warp a row. */
+#define ATTNI_ACCUM_THREADS 256
+ATTNI_GEOMETRY long long attni_accum_grid(long long rows) {
+    return (rows + ATTNI_ACCUM_THREADS / 32 - 1) / (ATTNI_ACCUM_THREADS / 32);
+}
+
+/*
+ * The constants that shape a forward_sm80 kernel, each given by -D:
+ *   ENTRY    the kernel's symbol
+ *   BF16     1: bf16, 0: f16 (q, k, v, o)
+ *   D, DV    padded head dims, multiples of 32 (16 elements beyond dim are zeros); DV at most 256: a
+ *            larger dim_v is cut into value_slices blocks that compute the same scores
+ *   BR, BC   rows and keys of a tile
+ *   WARPS    warps of a block, BR / 16 or BR / 32
+ *   STAGES   K and V slots of shared memory, 1 or 2
+ *   BLOCKS   blocks meant to share a multiprocessor (bounds the registers)
+ *   GENERAL  1: softcap, bias, boolean mask, ALiBi, dropout, unaligned tensors; 0: none of them, faster.
+ * Everything else is a value at run time: causal and windows, positions, lengths, GQA, scale, sinks,
+ * accumulators, strides.
+ */
+typedef struct attni_forward_tiles {
+    int d, dv; /* padded */
+    int br, bc; /* rows and keys of a tile */
+    int warps;
+    int stages;
+    int blocks; /* blocks a multiprocessor */
+    int value_slices;
+    int shared_bytes; /* dynamic shared memory of a block */
+} attni_forward_tiles;
+
+ATTNI_GEOMETRY int attni_round_up(int x, int to) { return (x + to - 1) / to * to; }
+
+/* Q, then STAGES slots of K and as many of V. */
+ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
+    return t->br * t->d * 2 + t->stages * t->bc * (t->d + t->dv) * 2;
+}
+
+/*
+ * Tiles of forward_sm80 for true dims on a device that gives a block at most shared_limit bytes.
+ * Returns 1, or 0 where no tile fits (the caller says so with both numbers).
+ */
+ATTNI_GEOMETRY int attni_forward_sm80_tiles(int dim_qk, int dim_v, int general, int shared_limit,
+                                            attni_forward_tiles *t) {
+    int widest;
+    t->d = attni_round_up(dim_qk, 32);
+    t->value_slices = (dim_v + 255) / 256;
+    t->dv = attni_round_up((dim_v + t->value_slices - 1) / t->value_slices, 32);
+    widest = t->d > t->dv ? t->d : t->dv;
+    t->br = widest <= 256 ? 128 : 64;
+    t->bc = widest <= 256 ? 64 : 32;
+    t->stages = 2;
+    /* 32 rows a warp halve what it reads of K and V, while its O fits in registers. */
+    t->warps = widest <= 64 || (widest <= 128 && !general) ? t->br / 32 : t->br / 16;
+    t->blocks = t->warps == 4 && widest <= 128 ? 2 : 1;
+    for (;;) {
+        t->shared_bytes = attni_forward_shared(t);
+        if (t->shared_bytes * t->blocks <= shared_limit) {
+            return 1;
+        }
+        if (t->bc > 32) {
+            t->bc = 32;
+        } else if (t->blocks > 1) {
+            t->blocks = 1;
+        } else if (t->stages > 1) {
+            t->stages = 1;
+        } else if (t->br > 32) {
+            t->warps = t->warps > 2 ? t->warps / 2 : t->warps;
+            t->br /= 2;
+        } else {
+            return 0;
+        }
+    }
+}
+
+/* Division of n < 2^31 by a number known beforehand: (high half of n * multiplier + n) >> shift. */
+ATTNI_GEOMETRY attni_divisor attni_divisor_of(int divisor) {
+    attni_divisor d;
+    d.divisor = (unsigned)divisor;
+    for (d.shift = 0; (1ULL << d.shift) < d.divisor; d.shift++) {
+    }
+    d.multiplier = (unsigned)((1ULL << 32) * ((1ULL << d.shift) - d.divisor) / d.divisor + 1);
+    return d;
+}
+
+/*
+ * Fills the order of the grid from the rest of *p: call it last, for every run whose lengths differ.
+ * Returns the blocks of the one-dimensional grid: 0 where there is nothing to do, -1 beyond 2^31 - 1.
+ *
+ * Tiles go group by group of head_group (batch, head) pairs, within a group row tile by row tile, and the
+ * pairs of a row tile lie together. Under a causal mask or a right window the longest tiles of a group come
+ * first, and its K and V fit in cache_bytes (32 MB of a Hopper's L2) together.
+ */
+ATTNI_GEOMETRY long long attni_forward_schedule(attni_forward_params *p, const attni_forward_tiles *t,
+                                                long long cache_bytes) {
+    long long pairs = (long long)p->batch * p->heads_q, tiles, fit = 1;
+    long long bytes = 2LL * p->seqlen_k * (p->dim_qk + p->dim_v);
+    p->row_tiles = (p->seqlen_q + t->br - 1) / t->br;
+    p->value_slices = t->value_slices;
+    p->descending = p->window_right != ATTNI_UNLIMITED;
+    if (p->descending && bytes > 0) {
+        fit = cache_bytes / bytes * p->group;
+    }
+    p->head_group = (int)(fit > pairs ? pairs : fit < 1 ? 1 : fit);
+    tiles = pairs * p->row_tiles * p->value_slices;
+    if (tiles > 2147483647) {
+        return -1;
+    }
+    if (tiles == 0) {
+        return 0;
+    }
+    p->by_slices = attni_divisor_of(p->value_slices);
+    p->by_group = attni_divisor_of(p->row_tiles * p->head_group);
+    p->by_width = attni_divisor_of(p->head_group);
+    p->by_last_width = attni_divisor_of(pairs % p->head_group ? (int)(pairs % p->head_group) : p->head_group);
+    p->by_heads = attni_divisor_of(p->heads_q);
+    p->by_gqa = attni_divisor_of(p->group);
+    return tiles;
+}
+
+#endif

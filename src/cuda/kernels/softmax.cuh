@@ -1,0 +1,56 @@
+/*
+ * The running softmax of rows whose scores lie in mma accumulators: a thread holds, of each of its rows,
+ * two neighbouring keys in every eight; the four lanes of a quad share a row.
+ *
+ * State of a row: reference (scaled, in powers of two: p = 2^(c s - reference)), sum (this thread's share
+ * of the sum of p), limit (scores up to it leave the reference where it is). Moving a reference costs a
+ * multiplication of the row of O, so it stays while the block's largest term is at most 2^8 (f16 P
+ * and a bounded sum) and at most half of what the row has already summed. The second rule keeps peaked
+ * rows exact: a term that dominates its row gets p = 1, which 16 bits hold without rounding.
+ * Whether a row's reference moves depends on that row alone; the warp votes only on looking.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#ifndef ATTNI_SOFTMAX_CUH
+#define ATTNI_SOFTMAX_CUH
+
+#include "ptx.cuh"
+
+#define ATTNI_INF __int_as_float(0x7f800000)
+#define ATTNI_LOG2E 1.4426950408889634f
+#define ATTNI_LN2 0.6931471805599453f
+
+struct softmax_row {
+    float reference, sum, limit;
+};
+
+DEVICE float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+/* The factor by which the row's sum and O shrink when its block maximum (scaled) is `top`; 1 where the
+ * reference stays. All lanes of a warp call it together. */
+DEVICE float softmax_move(softmax_row *row, float top) {
+    float total = quad_sum(row->sum), growth = top - row->reference, factor = 1.0f;
+    if (growth > 0.0f && !(growth <= 8.0f && exp2_fast(growth) <= total * 0.5f)) {
+        factor = exp2_fast(-growth);
+        row->reference = top;
+        row->sum *= factor;
+        total *= factor;
+    }
+    row->limit = row->reference + fminf(8.0f, fmaxf(0.0f, __log2f(total * 0.5f)));
+    return factor;
+}
+
+/* What is added to a scaled score before exp2: 0 for a row that has seen nothing, so that its -inf stay. */
+DEVICE float softmax_shift(const softmax_row *row) {
+    return row->reference == -ATTNI_INF ? 0.0f : -row->reference;
+}
+
+#endif

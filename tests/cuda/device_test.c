@@ -1,0 +1,441 @@
+/*
+ * The CUDA back end on a device: device_test [PROBLEMS [SEED]]. Below 1000 problems (a sanitizer's run) the long
+ * parts are left out. Without a device the exit status is 77 and the last line says why.
+ */
+#include <math.h>
+#include <time.h>
+
+#include "core/internal.h"
+#include "device.h"
+#include "device_case.h"
+#include "properties/packed.h"
+#include "reference/problems.h"
+#include "test.h"
+
+static double now_us(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+/* ---------------------------------------------------------------- random problems */
+
+typedef struct tally {
+    long long fast, general;
+    double worst_fast, worst_general;
+} tally;
+
+/* Runs a case if its variant is still wanted; the oracle judges. */
+static void run_case(attn_context *context, attni_problems_case *made, long long wanted, tally *t) {
+    attn_plan *plan;
+    if (!device_case_is_bounded(&made->problem)) return;
+    const attn_status status = attn_plan_create(context, &made->problem, NULL, &plan);
+    if (status == ATTN_UNSUPPORTED) return;
+    CHECK(status == ATTN_OK, "%s: %s", made->text, attn_last_error());
+    if (status != ATTN_OK) return;
+    const int fast = strstr(attn_plan_kernel(plan), "general") == NULL;
+    long long *count = fast ? &t->fast : &t->general;
+    if (*count < wanted) {
+        char sentence[1024];
+        double ratio = 0, *worst = fast ? &t->worst_fast : &t->worst_general;
+        attni_problems_poison(made);
+        CHECK(device_case_run(plan, made, fast || made->seed % 2 == 0) == ATTN_OK, "%s: %s", made->text,
+              attn_last_error());
+        CHECK(attni_problems_verify(made, &ratio, sentence, sizeof sentence), "%s: %s",
+              attn_plan_kernel(plan), sentence);
+        if (!(ratio <= *worst)) *worst = ratio;
+        ++*count;
+    }
+    attn_plan_destroy(plan);
+}
+
+/* Half of the problems on each variant, some of them of several tiles. */
+static void problems(attn_context *context, long long count, uint64_t seed) {
+    const attni_problems_limits usual = ATTNI_PROBLEMS_LIMITS_INIT, large = {8000000, 0};
+    tally t = {0};
+    const long long half = (count + 1) / 2;
+    for (uint64_t i = 0; (t.fast < half || t.general < half) && i < 200 * (uint64_t)count; i++) {
+        attni_problems_case made;
+        NEED(attni_problems_make(&made, seed + i, i % 16 == 0 ? &large : &usual) == 0);
+        run_case(context, &made, half, &t);
+        attni_problems_free(&made);
+    }
+    printf("forward_sm80          %lld problems, worst error/tolerance %.3f\n", t.fast, t.worst_fast);
+    printf("forward_sm80_general  %lld problems, worst error/tolerance %.3f\n", t.general, t.worst_general);
+}
+
+/* ---------------------------------------------------------------- packed problems */
+
+typedef struct on_device {
+    void *q, *k, *v, *o;
+    float *lse;
+    attn_tensors tensors;
+} on_device;
+
+static on_device copy_packed(const packed *made) {
+    on_device d;
+    d.q = device_alloc((size_t)made->q_count * 2);
+    d.k = device_alloc((size_t)made->k_count * 2);
+    d.v = device_alloc((size_t)made->v_count * 2);
+    d.o = device_alloc((size_t)made->o_count * 2);
+    d.lse = device_alloc((size_t)made->rows * 4);
+    NEED(d.q && d.k && d.v && d.o && d.lse);
+    device_copy_in(d.q, made->q, (size_t)made->q_count * 2);
+    device_copy_in(d.k, made->k, (size_t)made->k_count * 2);
+    device_copy_in(d.v, made->v, (size_t)made->v_count * 2);
+    d.tensors = made->tensors;
+    d.tensors.q = d.q;
+    d.tensors.k = d.k;
+    d.tensors.v = d.v;
+    d.tensors.o = d.o;
+    d.tensors.lse = d.lse;
+    d.tensors.bias = NULL;
+    return d;
+}
+
+static void free_packed(on_device *d) {
+    device_free(d->q);
+    device_free(d->k);
+    device_free(d->v);
+    device_free(d->o);
+    device_free(d->lse);
+}
+
+static packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q, int64_t seqlen_k, int64_t dim,
+                          int softcap) {
+    attn_problem p = ATTN_PROBLEM_INIT;
+    attni_random random = {7};
+    p.batch = batch;
+    p.heads_q = p.heads_kv = heads;
+    p.seqlen_q = seqlen_q;
+    p.seqlen_k = seqlen_k;
+    p.dim_qk = p.dim_v = dim;
+    p.mask = ATTN_MASK_CAUSAL;
+    if (softcap) p.softcap = 20;
+    return packed_make(&p, ATTN_BF16, &random);
+}
+
+/* The same bits each time, whichever variant. */
+static void repeats(attn_context *context, int times) {
+    for (int softcap = 0; softcap < 2; softcap++) {
+        packed made = make_packed(2, 6, 517, 1029, 128, softcap);
+        on_device d = copy_packed(&made);
+        const size_t bytes = (size_t)made.o_count * 2;
+        void *again = test_memory(bytes);
+        attn_plan *plan;
+        int different = 0;
+        NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+        for (int i = 0; i < times; i++) {
+            device_fill(d.o, 0xff, bytes);
+            NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+            device_copy_out(i == 0 ? made.o : again, d.o, bytes);
+            different += i > 0 && memcmp(made.o, again, bytes) != 0;
+        }
+        CHECK(different == 0, "%s: %d of %d runs gave other bits", attn_plan_kernel(plan), different, times);
+        attn_plan_destroy(plan);
+        free_packed(&d);
+        packed_free(&made);
+        free(again);
+    }
+}
+
+/* Keys in pieces over two accumulators, against one forward. */
+static void pieces(attn_context *context) {
+    packed made = make_packed(2, 4, 130, 700, 64, 0);
+    on_device d = copy_packed(&made);
+    attn_plan *plan;
+    NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+    NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+    const size_t bytes = (size_t)made.o_count * 2, accum_bytes = attn_accum_size(plan), row = 4 * 64;
+    device_copy_out(made.o, d.o, bytes);
+    device_copy_out(made.lse, d.lse, (size_t)made.rows * 4);
+    void *accums[2] = {device_alloc(accum_bytes), device_alloc(accum_bytes)};
+    for (int i = 0; i < 2; i++) {
+        device_fill(accums[i], 0xff, accum_bytes);
+        NEED(attn_accum_begin(plan, accums[i], accum_bytes, NULL) == ATTN_OK);
+    }
+    for (int64_t begin = 0, piece = 0; begin < 700; piece++) {
+        attn_tensors t = d.tensors;
+        t.seqlen_k = attni_min(40 + 37 * piece, 700 - begin);
+        t.key_start = begin;
+        t.k = (const uint16_t *)d.k + begin * (int64_t)row;
+        t.v = (const uint16_t *)d.v + begin * (int64_t)row;
+        NEED(attn_accum_add(plan, &t, accums[piece % 2], NULL) == ATTN_OK);
+        begin += t.seqlen_k;
+    }
+    NEED(attn_accum_merge(plan, accums[0], accums[1], NULL) == ATTN_OK);
+    device_fill(d.o, 0xff, bytes);
+    device_fill(d.lse, 0xff, (size_t)made.rows * 4);
+    NEED(attn_accum_finish(plan, &d.tensors, accums[0], NULL) == ATTN_OK);
+    uint16_t *o = test_memory(bytes);
+    float *lse = test_memory((size_t)made.rows * 4);
+    device_copy_out(o, d.o, bytes);
+    device_copy_out(lse, d.lse, (size_t)made.rows * 4);
+    double worst = 0, worst_lse = 0;
+    for (int64_t i = 0; i < made.o_count; i++) {
+        const double apart =
+            fabs(attni_reference_load(o, ATTN_BF16, i) - attni_reference_load(made.o, ATTN_BF16, i));
+        if (!(apart <= worst)) worst = apart;
+    }
+    for (int64_t i = 0; i < made.rows; i++) {
+        const double apart = fabs((double)lse[i] - (double)made.lse[i]);
+        if (!(apart <= worst_lse)) worst_lse = apart;
+    }
+    CHECK(worst <= packed_slack(ATTN_BF16), "o in pieces is %g apart", worst);
+    CHECK(worst_lse <= 1e-5, "lse in pieces is %g apart", worst_lse);
+    device_free(accums[0]);
+    device_free(accums[1]);
+    free(o);
+    free(lse);
+    attn_plan_destroy(plan);
+    free_packed(&d);
+    packed_free(&made);
+}
+
+/* The algorithms that are there for measuring, against FlashAttention-2, by the norm of the difference. */
+static void lab(attn_context *context) {
+    static const attn_algorithm algorithms[] = {ATTN_ALGORITHM_FLASH2, ATTN_ALGORITHM_STANDARD,
+                                                ATTN_ALGORITHM_FLASH1};
+    for (int kind = 0; kind < 4; kind++) {
+        packed made = make_packed(2, 3, 200, 333, kind % 2 ? 128 : 64, 0);
+        if (kind >= 2) made.problem.mask = ATTN_MASK_NONE;
+        on_device d = copy_packed(&made);
+        const size_t bytes = (size_t)made.o_count * 2, lse_bytes = (size_t)made.rows * 4;
+        uint16_t *o = test_memory(bytes);
+        float *lse = test_memory(lse_bytes);
+        for (int a = 0; a < 3; a++) {
+            attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+            attn_plan *plan;
+            double apart = 0, whole = 0, lse_apart = 0;
+            options.algorithm = algorithms[a];
+            NEED(attn_plan_create(context, &made.problem, &options, &plan) == ATTN_OK);
+            device_fill(d.o, 0xff, bytes);
+            device_fill(d.lse, 0xff, lse_bytes);
+            NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+            device_copy_out(a == 0 ? made.o : o, d.o, bytes);
+            device_copy_out(a == 0 ? made.lse : lse, d.lse, lse_bytes);
+            for (int64_t i = 0; i < made.o_count && a > 0; i++) {
+                const double x = attni_reference_load(made.o, ATTN_BF16, i);
+                const double difference = attni_reference_load(o, ATTN_BF16, i) - x;
+                apart += difference * difference;
+                whole += x * x;
+            }
+            for (int64_t i = 0; i < made.rows && a > 0; i++) {
+                const double difference = fabs((double)lse[i] - (double)made.lse[i]);
+                if (!(difference <= lse_apart)) lse_apart = difference;
+            }
+            CHECK(sqrt(apart) <= 8e-3 * sqrt(whole), "%s: o is %g apart", attn_plan_kernel(plan),
+                  sqrt(apart / whole));
+            CHECK(lse_apart <= 5e-3, "%s: lse is %g apart", attn_plan_kernel(plan), lse_apart); /* S in f16 */
+            attn_plan_destroy(plan);
+        }
+        free(o);
+        free(lse);
+        free_packed(&d);
+        packed_free(&made);
+    }
+}
+
+/* Elements past 2^31: a second batch that far away, against the same packed. */
+static void far_away(attn_context *context) {
+    const size_t far = ((size_t)1 << 31) + 64, bytes = (far + 300 * 2 * 64) * 2;
+    if (device_free_bytes() < 4 * bytes + ((size_t)1 << 30)) {
+        printf("far_away: skipped, the device has %zu MB free\n", device_free_bytes() >> 20);
+        return;
+    }
+    packed made = make_packed(2, 2, 300, 300, 64, 0);
+    on_device d = copy_packed(&made);
+    attn_plan *plan;
+    NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+    NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+    attn_plan_destroy(plan);
+    const size_t slice = (size_t)made.o_count; /* bytes of one batch */
+    device_copy_out(made.o, d.o, 2 * slice);
+
+    attn_problem p = made.problem;
+    p.q.batch = p.k.batch = p.v.batch = p.o.batch = (int64_t)far;
+    unsigned char *large[4];
+    const void *from[3] = {made.q, made.k, made.v};
+    for (int i = 0; i < 4; i++) {
+        large[i] = device_alloc(bytes);
+        NEED(large[i] != NULL);
+        for (size_t b = 0; b < 2; b++) {
+            if (i < 3) device_copy_in(large[i] + b * far * 2, (const char *)from[i] + b * slice, slice);
+        }
+    }
+    attn_tensors t = d.tensors;
+    t.q = large[0];
+    t.k = large[1];
+    t.v = large[2];
+    t.o = large[3];
+    NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
+    NEED(attn_forward(plan, &t, NULL) == ATTN_OK);
+    char *o = test_memory(2 * slice);
+    for (size_t b = 0; b < 2; b++) device_copy_out(o + b * slice, large[3] + b * far * 2, slice);
+    CHECK(memcmp(o, made.o, 2 * slice) == 0, "a batch that is 2^31 elements away differs");
+    attn_plan_destroy(plan);
+    for (int i = 0; i < 4; i++) device_free(large[i]);
+    free(o);
+    free_packed(&d);
+    packed_free(&made);
+}
+
+/* ---------------------------------------------------------------- capture */
+
+typedef struct graph_calls {
+    int (*stream_create)(void **stream, unsigned flags);
+    int (*begin)(void *stream, int mode);
+    int (*end)(void *stream, void **graph);
+    int (*instantiate)(void **executable, void *graph, unsigned long long flags);
+    int (*launch)(void *executable, void *stream);
+    int (*wait)(void *stream);
+} graph_calls;
+
+static int find_graph_calls(graph_calls *calls) {
+    static const char *const names[] = {"cuStreamCreate",     "cuStreamBeginCapture_v2",
+                                        "cuStreamEndCapture", "cuGraphInstantiateWithFlags",
+                                        "cuGraphLaunch",      "cuStreamSynchronize"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        void *symbol = device_symbol(names[i]);
+        if (!symbol) return 0;
+        memcpy((char *)calls + i * sizeof symbol, &symbol, sizeof symbol);
+    }
+    return 1;
+}
+
+/* A graph with a forward and an accumulator's whole life, replayed over new inputs. */
+static void capture(attn_context *context) {
+    graph_calls cuda;
+    if (!find_graph_calls(&cuda)) {
+        printf("capture: skipped, the driver has no graphs\n");
+        return;
+    }
+    packed made = make_packed(1, 2, 70, 200, 64, 0);
+    on_device d = copy_packed(&made);
+    void *stream = NULL, *graph = NULL, *executable = NULL, *second = device_alloc((size_t)made.o_count * 2);
+    attn_plan *plan;
+    NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+    void *accum = device_alloc(attn_accum_size(plan));
+    NEED(cuda.stream_create(&stream, 1) == 0);
+    attn_execution execution = ATTN_EXECUTION_INIT;
+    execution.stream = stream;
+    attn_tensors finish = d.tensors;
+    finish.o = second;
+    NEED(cuda.begin(stream, 0) == 0);
+    attn_plan *inside; /* a plan may be made meanwhile */
+    attn_problem other = made.problem;
+    other.dim_v = 32;
+    CHECK(attn_plan_create(context, &other, NULL, &inside) == ATTN_OK, "%s", attn_last_error());
+    CHECK(attn_forward(plan, &d.tensors, &execution) == ATTN_OK, "%s", attn_last_error());
+    CHECK(attn_accum_begin(plan, accum, attn_accum_size(plan), &execution) == ATTN_OK, "%s",
+          attn_last_error());
+    CHECK(attn_accum_add(plan, &d.tensors, accum, &execution) == ATTN_OK, "%s", attn_last_error());
+    CHECK(attn_accum_finish(plan, &finish, accum, &execution) == ATTN_OK, "%s", attn_last_error());
+    CHECK(cuda.end(stream, &graph) == 0 && graph != NULL, "the capture was spoiled");
+    attn_plan_destroy(inside);
+    if (!graph) return;
+    NEED(cuda.instantiate(&executable, graph, 0) == 0);
+    const size_t bytes = (size_t)made.o_count * 2;
+    uint16_t *replayed = test_memory(bytes), *eager = test_memory(bytes);
+    for (int round = 0; round < 3; round++) {
+        ((uint16_t *)made.q)[round] ^= 0x8000; /* new inputs in the same place */
+        device_copy_in(d.q, made.q, bytes);
+        device_fill(d.o, 0xff, bytes);
+        device_fill(second, 0xff, bytes);
+        device_wait();
+        NEED(cuda.launch(executable, stream) == 0 && cuda.wait(stream) == 0);
+        device_copy_out(replayed, d.o, bytes);
+        NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+        device_copy_out(eager, d.o, bytes);
+        CHECK(memcmp(replayed, eager, bytes) == 0, "round %d: the graph's forward differs", round);
+        device_copy_out(replayed, second, bytes);
+        double worst = 0;
+        for (int64_t i = 0; i < made.o_count; i++) {
+            const double apart = fabs(attni_reference_load(replayed, ATTN_BF16, i) -
+                                      attni_reference_load(eager, ATTN_BF16, i));
+            if (!(apart <= worst)) worst = apart;
+        }
+        CHECK(worst <= packed_slack(ATTN_BF16), "round %d: the graph's accumulator is %g apart", round,
+              worst);
+    }
+    free(replayed);
+    free(eager);
+    device_free(accum);
+    device_free(second);
+    attn_plan_destroy(plan);
+    free_packed(&d);
+    packed_free(&made);
+}
+
+/* ---------------------------------------------------------------- what the host takes */
+
+static double plan_ms(attn_context *context, const attn_problem *problem) {
+    attn_plan *plan;
+    const double begin = now_us();
+    NEED(attn_plan_create(context, problem, NULL, &plan) == ATTN_OK);
+    const double end = now_us();
+    attn_plan_destroy(plan);
+    return (end - begin) * 1e-3;
+}
+
+/* The disk cache must be empty, so the caller gives XDG_CACHE_HOME a new folder. */
+static void speed(attn_context *context, long long problem_count) {
+    packed made = make_packed(1, 1, 16, 16, 64, 0);
+    on_device d = copy_packed(&made);
+    attn_problem rare = made.problem;
+    attn_context *second;
+    attn_plan *plan;
+    rare.dim_qk = 200; /* not embedded */
+    rare.dim_v = 72;
+    rare.softcap = 5;
+    const double compiled = plan_ms(context, &rare);
+    NEED(attn_context_create(ATTN_DEVICE_CUDA, 0, NULL, &second) == ATTN_OK);
+    const double from_disk = plan_ms(second, &rare);
+    enum { TIMES = 2000 };
+    double begin = now_us();
+    for (int i = 0; i < TIMES; i++) (void)plan_ms(second, &rare);
+    const double warm = (now_us() - begin) / TIMES;
+    attn_context_destroy(second);
+    NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+    NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+    device_wait();
+    begin = now_us();
+    for (int i = 0; i < 200; i++)
+        NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK); /* fewer than a queue holds */
+    const double launch = (now_us() - begin) / 200;
+    device_wait();
+    printf("first plan of a variant %.0f ms, from the disk cache %.1f ms, warm %.2f us; a launch %.2f us\n",
+           compiled, from_disk, warm, launch);
+    if (problem_count >= 1000) { /* not under a sanitizer */
+        CHECK(compiled < 3000, "compiling took %.0f ms", compiled);
+        CHECK(from_disk < 20, "the disk cache took %.1f ms", from_disk);
+        CHECK(warm < 50, "a warm plan took %.2f us", warm);
+        CHECK(launch < 5, "a launch took %.2f us", launch);
+    }
+    attn_plan_destroy(plan);
+    free_packed(&d);
+    packed_free(&made);
+}
+
+int main(int argc, char **argv) {
+    const long long count = argc > 1 ? atoll(argv[1]) : 1000;
+    const uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+    const char *reason = device_open(0);
+    if (reason) {
+        puts(reason);
+        return 77;
+    }
+    attn_context *context;
+    NEED(attn_context_create(ATTN_DEVICE_CUDA, 0, NULL, &context) == ATTN_OK);
+    printf("%s", attn_context_describe(context));
+    speed(context, count);
+    problems(context, count, seed);
+    repeats(context, count >= 1000 ? 1000 : 3);
+    pieces(context);
+    lab(context);
+    capture(context);
+    if (count >= 1000) far_away(context);
+    attn_context_destroy(context);
+    device_close();
+    return test_report();
+}

@@ -1,0 +1,210 @@
+/* What the kernels of src/cuda/kernels compute, by plain loops over the parameters that the host filled. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/half.h"
+#include "core/philox.h"
+#define attni_round_up attni_params_round_up
+#include "cuda/kernels/params.h"
+#undef attni_round_up
+#include "fake_libcuda.h"
+
+static double load_16(const void *from, long long at, int bf16) {
+    const uint16_t x = ((const uint16_t *)from)[at];
+    return (double)(bf16 ? attni_bf16_to_f32(x) : attni_f16_to_f32(x));
+}
+
+static double load_any(const void *from, long long at, int dtype) {
+    if (dtype == ATTNI_DTYPE_F32) return (double)((const float *)from)[at];
+    return load_16(from, at, dtype == ATTNI_DTYPE_BF16);
+}
+
+static void store_16(void *to, long long at, double x, int bf16) {
+    ((uint16_t *)to)[at] = bf16 ? attni_f32_to_bf16((float)x) : attni_f32_to_f16((float)x);
+}
+
+static long long length_of(int kind, const int *lengths, int b, long long full, long long *begin) {
+    *begin = kind == ATTNI_LENGTHS_RAGGED ? lengths[b] : 0;
+    long long n = kind == ATTNI_LENGTHS_FULL     ? full
+                  : kind == ATTNI_LENGTHS_PADDED ? lengths[b]
+                                                 : lengths[b + 1] - lengths[b];
+    return n < 0 ? 0 : n > full ? full : n;
+}
+
+typedef struct row_state {
+    double m, l;
+    double *o;
+} row_state;
+
+/* One query row over all its keys. */
+static void fold(const attni_forward_params *p, int bf16, int b, int h, long long i, long long rows,
+                 long long q_row0, long long keys, long long k_row0, row_state *state) {
+    const long long query_start = p->query_default ? p->key_start + keys - rows : p->query_start;
+    const long long position = query_start + i,
+                    q_at = b * p->q_stride.batch + h * p->q_stride.heads + (q_row0 + i) * p->q_stride.seqlen;
+    state->m = -INFINITY;
+    state->l = 0;
+    for (int d = 0; d < p->dim_v; d++) state->o[d] = 0;
+    for (long long j = 0; j < keys; j++) {
+        const long long key = p->key_start + j;
+        if (p->window_right >= 0 && key > position + p->window_right) continue;
+        if (p->window_left >= 0 && key < position - p->window_left) continue;
+        const long long kv = h / p->group;
+        const long long k_at =
+            b * p->k_stride.batch + kv * p->k_stride.heads + (k_row0 + j) * p->k_stride.seqlen;
+        const long long v_at =
+            b * p->v_stride.batch + kv * p->v_stride.heads + (k_row0 + j) * p->v_stride.seqlen;
+        double s = 0;
+        for (int d = 0; d < p->dim_qk; d++)
+            s += load_16(p->q, q_at + d, bf16) * load_16(p->k, k_at + d, bf16);
+        s *= (double)p->scale;
+        if (p->softcap > 0) s = (double)p->softcap * tanh(s / (double)p->softcap);
+        if (p->alibi) s -= (double)p->alibi[b * p->alibi_stride_batch + h] * fabs((double)(position - key));
+        if (p->bias)
+            s += load_any(
+                p->bias, b * p->bias_stride.batch + h * p->bias_stride.heads + i * p->bias_stride.queries + j,
+                p->bias_dtype);
+        if (p->mask &&
+            !p->mask[b * p->mask_stride.batch + h * p->mask_stride.heads + i * p->mask_stride.queries + j])
+            continue;
+        if (s == -INFINITY) continue;
+        const double top = !(s <= state->m) ? s : state->m, old = exp(state->m - top), now = exp(s - top);
+        double keep = 1;
+        if (p->dropout_threshold > 0) {
+            const long long lane = ((key % 8) + 8) % 8;
+            uint32_t c[4] = {(uint32_t)((key - lane) / 8), (uint32_t)position, (uint32_t)(b * p->heads_q + h),
+                             (uint32_t)p->dropout_offset};
+            attni_philox((uint32_t)p->dropout_seed, (uint32_t)(p->dropout_seed >> 32), c);
+            keep = (c[lane / 2] >> (lane % 2 ? 16 : 0) & 0xffff) >= (uint32_t)p->dropout_threshold;
+        }
+        state->m = top;
+        state->l = state->l * old + now;
+        for (int d = 0; d < p->dim_v; d++)
+            state->o[d] =
+                state->o[d] * old + now * keep * (double)p->dropout_scale * load_16(p->v, v_at + d, bf16);
+    }
+}
+
+/* O and LSE of a row; a sink is one more logit. */
+static void finish(const row_state *state, double sink, void *out, long long at, int dim_v, int bf16,
+                   float *lse) {
+    const double top = !(state->m <= sink) ? state->m : sink;
+    const double total = top == -INFINITY ? 0 : state->l * exp(state->m - top) + exp(sink - top);
+    for (int d = 0; d < dim_v; d++)
+        store_16(out, at + d, total == 0 ? 0 : state->o[d] * exp(state->m - top) / total, bf16);
+    if (lse) *lse = (float)(total == 0 ? -INFINITY : top + log(total));
+}
+
+static int is_aligned_16(const attni_forward_params *p) {
+    const long long strides[] = {
+        p->q_stride.batch,  p->q_stride.seqlen, p->q_stride.heads,  p->k_stride.batch, p->k_stride.seqlen,
+        p->k_stride.heads,  p->v_stride.batch,  p->v_stride.seqlen, p->v_stride.heads, p->o_stride.batch,
+        p->o_stride.seqlen, p->o_stride.heads,  p->dim_qk,          p->dim_v};
+    for (int i = 0; i < 14; i++)
+        if (strides[i] % 8 != 0) return 0;
+    return ((uintptr_t)p->q | (uintptr_t)p->k | (uintptr_t)p->v | (uintptr_t)p->o) % 16 == 0;
+}
+
+/* What the kernel of this name relies on. */
+static int is_launch_right(const attni_forward_params *p, int general) {
+    if (!p->unaligned && !is_aligned_16(p)) return 0;
+    return general || (!p->bias && !p->mask && !p->alibi && p->softcap == 0 && p->dropout_threshold == 0 &&
+                       !p->unaligned);
+}
+
+static void run_forward(const attni_forward_params *p, int bf16) {
+    double *o = malloc((size_t)p->dim_v * sizeof *o);
+    for (int b = 0; b < p->batch; b++) {
+        long long q_row0, k_row0;
+        const long long rows = length_of(p->lengths_q_kind, p->lengths_q, b, p->seqlen_q, &q_row0);
+        const long long keys = length_of(p->lengths_k_kind, p->lengths_k, b, p->seqlen_k, &k_row0);
+        for (int h = 0; h < p->heads_q; h++)
+            for (long long i = 0; i < rows; i++) {
+                row_state state = {.o = o};
+                fold(p, bf16, b, h, i, rows, q_row0, keys, k_row0, &state);
+                if (p->accum_mode == ATTNI_ACCUM_NONE) {
+                    const double sink = p->sinks ? (double)p->sinks[h] : -INFINITY;
+                    float *lse = p->lse
+                                     ? &p->lse[b * p->lse_stride_batch + h * p->lse_stride_head + q_row0 + i]
+                                     : NULL;
+                    finish(&state, sink, p->o,
+                           b * p->o_stride.batch + h * p->o_stride.heads + (q_row0 + i) * p->o_stride.seqlen,
+                           p->dim_v, bf16, lse);
+                    continue;
+                }
+                const long long at = ((long long)b * p->heads_q + h) * p->seqlen_q_max + i;
+                const double old = (double)p->accum_m[at], top = old > state.m ? old : state.m;
+                if (state.m == -INFINITY) continue;
+                p->accum_m[at] = (float)top;
+                p->accum_l[at] =
+                    (float)((double)p->accum_l[at] * exp(old - top) + state.l * exp(state.m - top));
+                for (int d = 0; d < p->dim_v; d++) {
+                    float *x = &p->accum_o[at * p->dim_v + d];
+                    *x = (float)((double)*x * exp(old - top) + o[d] * exp(state.m - top));
+                }
+            }
+    }
+    free(o);
+}
+
+static void run_merge(const attni_accum_params *p) {
+    for (long long r = 0; r < p->rows; r++) {
+        const double m1 = (double)p->m[r], m2 = (double)p->m2[r], top = m1 > m2 ? m1 : m2;
+        if (m2 == -INFINITY) continue;
+        p->m[r] = (float)top;
+        p->l[r] = (float)((double)p->l[r] * exp(m1 - top) + (double)p->l2[r] * exp(m2 - top));
+        for (int d = 0; d < p->dim_v; d++) {
+            float *x = &p->o[r * p->dim_v + d];
+            *x = (float)((double)*x * exp(m1 - top) + (double)p->o2[r * p->dim_v + d] * exp(m2 - top));
+        }
+    }
+}
+
+static void run_finish(const attni_accum_params *p) {
+    double *o = malloc((size_t)p->dim_v * sizeof *o);
+    for (int b = 0; b < p->batch; b++) {
+        long long q_row0;
+        const long long rows = length_of(p->lengths_q_kind, p->lengths_q, b, p->seqlen_q, &q_row0);
+        for (int h = 0; h < p->heads_q; h++)
+            for (long long i = 0; i < rows; i++) {
+                const long long r = ((long long)b * p->heads_q + h) * p->seqlen_q_max + i;
+                const row_state state = {(double)p->m[r], (double)p->l[r], o};
+                for (int d = 0; d < p->dim_v; d++) o[d] = (double)p->o[r * p->dim_v + d];
+                finish(&state, p->sinks ? (double)p->sinks[h] : -INFINITY, p->out,
+                       b * p->o_stride.batch + h * p->o_stride.heads + (q_row0 + i) * p->o_stride.seqlen,
+                       p->dim_v, p->dtype_o == ATTNI_DTYPE_BF16,
+                       p->lse ? &p->lse[b * p->lse_stride_batch + h * p->lse_stride_head + q_row0 + i]
+                              : NULL);
+            }
+    }
+    free(o);
+}
+
+/* bf16 or f16 stands in a kernel's name. */
+static int run_any_forward(const char *name, const attni_forward_params *p, int general) {
+    if (!is_launch_right(p, general)) return 0;
+    run_forward(p, strstr(name, "_bf16_") != NULL);
+    return 1;
+}
+
+int fake_run_kernel(const char *name, const void *params) {
+    const attni_forward_params *p = params;
+    const size_t length = strlen(name);
+    if (strncmp(name, "forward_sm80_", 13) == 0)
+        return run_any_forward(name, p, strstr(name, "_general") != NULL);
+    if (strncmp(name, "flash1_sm80_", 12) == 0)
+        return p->accum_m && p->accum_l && p->accum_o && run_any_forward(name, p, 0);
+    if (strncmp(name, "standard_sm80_", 14) == 0) { /* all of it in the last of its kernels */
+        if (!p->scores) return 0;
+        return strcmp(name + length - 7, "_output") != 0 || run_any_forward(name, p, 0);
+    }
+    if (strcmp(name, "accum_merge") == 0)
+        run_merge(params);
+    else if (strcmp(name, "accum_finish") == 0)
+        run_finish(params);
+    else
+        return 0;
+    return 1;
+}
