@@ -1,4 +1,4 @@
-/* The functions of kernels.def, declared. */
+/* The functions of kernels.def, declared, and its sizes as constants: each forward_*.c holds its own to them. */
 #ifndef ATTNI_KERNELS_H
 #define ATTNI_KERNELS_H
 
@@ -6,7 +6,8 @@
 
 #define FORWARD(name, isa, dtypes, bf16_only, most_rows, multiple, keys)                                     \
     void attni_##name(const attni_job *job, const attni_tile *tile, void *scratch);                          \
-    size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);
+    size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);               \
+    enum { attni_##name##_rows = most_rows, attni_##name##_multiple = multiple, attni_##name##_keys = keys };
 #define DECODE(name, isa, dtypes, bf16_only, most_rows)                                                      \
     void attni_##name(const attni_job *job, const attni_tile *tile, int64_t begin, int64_t end,              \
                       attni_accum partial, int64_t partial_stride, void *scratch);                           \
@@ -14,5 +15,11 @@
 #include "cpu/kernels.def"
 #undef FORWARD
 #undef DECODE
+
+/* After forward_body.h: the row of kernels.def says what the file was compiled with. */
+#define ATTNI_ASSERT_ROW(name)                                                                               \
+    _Static_assert(FORWARD_TILE_ROWS == attni_##name##_rows &&                                               \
+                       FORWARD_SUB_ROWS == attni_##name##_multiple && FORWARD_KEYS == attni_##name##_keys,   \
+                   "kernels.def and " #name ".c disagree")
 
 #endif

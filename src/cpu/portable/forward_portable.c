@@ -9,6 +9,8 @@
 #include "cpu/forward_body.h"
 #include "cpu/kernels.h"
 
+ATTNI_ASSERT_ROW(forward_portable);
+
 void attni_forward_portable(const attni_job *job, const attni_tile *tile, void *scratch) {
     forward_tile(job, tile, scratch);
 }

@@ -12,6 +12,8 @@
 #include "cpu/forward_body.h"
 #include "cpu/kernels.h"
 
+ATTNI_ASSERT_ROW(forward_avx512);
+
 void attni_forward_avx512(const attni_job *job, const attni_tile *tile, void *scratch) {
     forward_tile(job, tile, scratch);
 }
