@@ -107,6 +107,15 @@ static int64_t decode_heads(const attn_problem *p, int64_t pieces, int64_t threa
     return heads;
 }
 
+/*
+ * Whether the rows of a kv head are few enough to split its keys: as few as are computed at once, or one to four
+ * queries of a large group, where forward's tiles would be no faster and too few. By the shape alone, never by
+ * threads: results must not depend on them.
+ */
+static bool decode_pays(const attni_cpu_kernel *k, const attn_problem *p, int64_t rows) {
+    return rows <= 8 || (p->seqlen_q <= 4 && rows <= k->tile_rows);
+}
+
 /* Cuts the rows (forward) or the keys (decode) into pieces, and sizes the workspace; false if that overflows. */
 static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t threads, size_t *workspace) {
     const attni_cpu_kernel *k = c->kernel;
@@ -123,7 +132,8 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     c->partial_rows = decode ? rows : 0;
     c->partial_floats = (size_t)attni_round_up(c->partial_rows * (p->dim_v + 2), 16);
     c->slots = decode ? 1 : forward_slots(k, c, p);
-    c->scratch_bytes = k->scratch_bytes(decode ? c->heads : c->piece_size, c->slots, p->dim_qk, p->dim_v);
+    c->scratch_bytes = k->scratch_bytes(decode ? c->heads : c->piece_size,
+                                        decode ? attni_ceil_div(rows, 8) : c->slots, p->dim_qk, p->dim_v);
     c->scratch_bytes =
         (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     *workspace = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);
@@ -146,7 +156,7 @@ static attn_status plan_open(attn_plan *plan) {
     const int64_t rows = plan->group * p->seqlen_q;
     c->kernel =
         plan->options.algorithm == ATTN_ALGORITHM_FLASH2 ? NULL : choose_kernel(plan, "decode", asked);
-    if (c->kernel == NULL || rows > c->kernel->tile_rows) {
+    if (c->kernel == NULL || !decode_pays(c->kernel, p, rows)) {
         plan->description.length = 0;
         c->kernel = choose_kernel(plan, "forward", asked);
     }

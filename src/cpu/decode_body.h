@@ -22,12 +22,15 @@
 #include "cpu/score_math.h"
 
 #define DECODE_KEYS 32
-#define DECODE_MOST_ROWS 8
+#define DECODE_MOST_ROWS 8 /* at once */
+#define DECODE_TILE_ROWS 64
 /* Lines of K and of V to prefetch with each vector of dims of a few keys' scores, or each key's values. */
 #define DECODE_LINES (dtype == ATTN_F32 ? 2 : 1)
 
-/* One head's state. */
+/* The state of up to DECODE_MOST_ROWS rows of one head; heads with more rows have several. */
 typedef struct decode_head {
+    int64_t head;            /* of the task's */
+    int64_t row_begin, rows; /* of the tile's */
     float *q;     /* [vector of dims][row] */
     float *o;     /* [row][dim], dims to a multiple of SIMD_LANES */
     float m[DECODE_MOST_ROWS], l[DECODE_MOST_ROWS]; /* m in units of the scores */
@@ -35,10 +38,11 @@ typedef struct decode_head {
 
 typedef struct decode_scratch {
     decode_head *heads;
+    int64_t count;
     float *s; /* [row][key] */
     int64_t ld_o;
     score_units units;
-    int64_t begin[DECODE_MOST_ROWS], end[DECODE_MOST_ROWS]; /* the keys that a row sees */
+    int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
 } decode_scratch;
 
 /* K or V of the task's heads: base of the first key and head, bytes from key to key and head to head. */
@@ -63,22 +67,31 @@ static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
     return DECODE_MOST_ROWS * (attni_round_up(dim_qk, SIMD_LANES) + attni_round_up(dim_v, SIMD_LANES));
 }
 
-static size_t decode_scratch_bytes(int64_t heads, int64_t slots, int64_t dim_qk, int64_t dim_v) {
-    (void)slots;
-    const size_t structs = (size_t)attni_round_up(heads * (int64_t)sizeof(decode_head), 64);
+/* groups: of up to DECODE_MOST_ROWS rows a head. */
+static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
+    const int64_t count = heads * groups;
+    const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
     return structs + (size_t)(DECODE_MOST_ROWS * DECODE_KEYS +
-                              heads * attni_round_up(decode_head_floats(dim_qk, dim_v), 16)) *
+                              count * attni_round_up(decode_head_floats(dim_qk, dim_v), 16)) *
                          sizeof(float);
 }
 
-static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t dim_qk, int64_t dim_v) {
+/* The states of each head's rows, a head's together, so that its keys are still in the caches. */
+static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t rows, int64_t dim_qk,
+                         int64_t dim_v) {
+    const int64_t groups = attni_ceil_div(rows, DECODE_MOST_ROWS);
     w->ld_o = attni_round_up(dim_v, SIMD_LANES);
+    w->count = heads * groups;
     w->heads = (decode_head *)(void *)base;
-    w->s = (float *)(void *)(base + attni_round_up(heads * (int64_t)sizeof(decode_head), 64));
+    w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
     float *floats = w->s + DECODE_MOST_ROWS * DECODE_KEYS;
-    for (int64_t h = 0; h < heads; h++) {
-        w->heads[h].q = floats;
-        w->heads[h].o = floats + DECODE_MOST_ROWS * attni_round_up(dim_qk, SIMD_LANES);
+    for (int64_t i = 0; i < w->count; i++) {
+        decode_head *h = &w->heads[i];
+        h->head = i / groups;
+        h->row_begin = i % groups * DECODE_MOST_ROWS;
+        h->rows = attni_min(DECODE_MOST_ROWS, rows - h->row_begin);
+        h->q = floats;
+        h->o = floats + DECODE_MOST_ROWS * attni_round_up(dim_qk, SIMD_LANES);
         floats += attni_round_up(decode_head_floats(dim_qk, dim_v), 16);
     }
 }
@@ -155,11 +168,11 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dty
 
 /* Raw products of keys [key, key + count) of the chunk; zeros up to a multiple of SIMD_LANES. */
 SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_scratch *w,
-                               const decode_panel *k, decode_ahead *ahead, int64_t head, int64_t key,
+                               const decode_head *h, const decode_panel *k, decode_ahead *ahead, int64_t key,
                                int64_t count, int64_t dim) {
-    const char *base = k->base + head * k->head_stride + key * k->key_stride;
+    const char *base = k->base + h->head * k->head_stride + key * k->key_stride;
     const int together = rows <= 4 && SIMD_LANES >= 16 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
-    const float *q = w->heads[head].q;
+    const float *q = h->q;
     for (int64_t j = 0; j < count; j += SIMD_LANES) {
         vf partial[DECODE_MOST_ROWS][SIMD_LANES], acc[4][DECODE_MOST_ROWS];
         const int n = (int)attni_min(SIMD_LANES, count - j);
@@ -185,10 +198,10 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_sc
 
 /* o[row][dims from d] += sum over keys of p[row][key] v[key][dims]; n numbers in the last vector. */
 SIMD_INLINE void decode_values(const int rows, const int vectors, const attn_dtype dtype,
-                               const decode_scratch *w, const decode_panel *v, decode_ahead *ahead,
-                               int64_t head, int64_t key, int64_t count, int64_t d, int64_t n) {
-    float *o = w->heads[head].o;
-    const char *base = v->base + head * v->head_stride + key * v->key_stride;
+                               const decode_scratch *w, const decode_head *h, const decode_panel *v,
+                               decode_ahead *ahead, int64_t key, int64_t count, int64_t d, int64_t n) {
+    float *o = h->o;
+    const char *base = v->base + h->head * v->head_stride + key * v->key_stride;
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     vf acc[DECODE_MOST_ROWS][4];
     SIMD_UNROLL
@@ -252,15 +265,16 @@ static void decode_dropout(const attni_job *job, const attni_tile *tile, int64_t
     }
 }
 
-/* Scores to probabilities in place; moves m, l and the row's o. key is the index of the block's first key. */
+/* Scores of row `row` of h to probabilities in place; moves m, l and the row's o. key is the index of the block's first key. */
 static void decode_softmax(const attni_job *job, const attni_tile *tile, decode_scratch *w, decode_head *h,
                            int64_t row, int64_t key, int64_t count) {
     float *s = w->s + row * DECODE_KEYS;
+    const int64_t tile_row = h->row_begin + row;
     const int64_t padded = attni_round_up(count, SIMD_LANES);
-    if (job->options & ATTNI_SCORE_OPTIONS) decode_options(job, tile, row, key, count, s);
-    if (count < padded || key < w->begin[row] || key + count > w->end[row])
+    if (job->options & ATTNI_SCORE_OPTIONS) decode_options(job, tile, tile_row, key, count, s);
+    if (count < padded || key < w->begin[tile_row] || key + count > w->end[tile_row])
         for (int64_t j = 0; j < padded; j++)
-            if (j >= count || key + j < w->begin[row] || key + j >= w->end[row]) s[j] = -INFINITY;
+            if (j >= count || key + j < w->begin[tile_row] || key + j >= w->end[tile_row]) s[j] = -INFINITY;
     vf highest = vf_set1(-INFINITY);
     for (int64_t j = 0; j < padded; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
     const float top = vf_top(highest);
@@ -281,7 +295,7 @@ static void decode_softmax(const attni_job *job, const attni_tile *tile, decode_
         vf_store(s + j, p);
     }
     h->l[row] += vf_sum(sum);
-    if (job->options & ATTNI_DROPOUT) decode_dropout(job, tile, row, key, count, s);
+    if (job->options & ATTNI_DROPOUT) decode_dropout(job, tile, tile_row, key, count, s);
 }
 
 /* ---------------------------------------------------------------- the chunk */
@@ -303,16 +317,17 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
         ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
                     tile->heads);
         attni_tile one = *tile;
-        for (int64_t h = 0; h < tile->heads; h++) {
-            one.head_kv = tile->head_kv + h;
-            decode_scores(rows, dtype, w, &k, &ahead, h, key, count, p->dim_qk);
-            for (int64_t row = 0; row < tile->row_end; row++)
-                decode_softmax(job, &one, w, &w->heads[h], row, key_begin + key, count);
+        for (int64_t i = 0; i < w->count; i++) {
+            decode_head *h = &w->heads[i];
+            one.head_kv = tile->head_kv + h->head;
+            decode_scores(rows, dtype, w, h, &k, &ahead, key, count, p->dim_qk);
+            for (int64_t row = 0; row < h->rows; row++)
+                decode_softmax(job, &one, w, h, row, key_begin + key, count);
             int64_t d = 0;
             for (; d + vectors * SIMD_LANES <= p->dim_v; d += vectors * SIMD_LANES)
-                decode_values(rows, vectors, dtype, w, &v, &ahead, h, key, count, d, SIMD_LANES);
+                decode_values(rows, vectors, dtype, w, h, &v, &ahead, key, count, d, SIMD_LANES);
             for (; d < p->dim_v; d += SIMD_LANES)
-                decode_values(rows, 1, dtype, w, &v, &ahead, h, key, count, d,
+                decode_values(rows, 1, dtype, w, h, &v, &ahead, key, count, d,
                               attni_min(SIMD_LANES, p->dim_v - d));
         }
     }
@@ -328,26 +343,30 @@ SIMD_INLINE void decode_rows(const int rows, const attni_job *job, const attni_t
         decode_chunk(rows, ATTN_BF16, job, tile, w, begin, end);
 }
 
-/* One row of q into its lanes of [vector of dims][DECODE_MOST_ROWS]. */
-static void load_query(const attni_job *job, const attni_tile *tile, int64_t row, float *q) {
+/* q of a head's rows, as score_keys wants it. */
+static void load_queries(const attni_job *job, const attni_tile *tile, decode_head *h) {
     float floats[ATTNI_DIM_LIMIT + SIMD_LANES];
-    simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, row), floats, job->p->dim_qk);
-    for (int64_t d = 0; d < job->p->dim_qk; d += SIMD_LANES)
-        vf_store(q + (d * DECODE_MOST_ROWS) + row * SIMD_LANES, vf_load(floats + d));
+    for (int64_t row = 0; row < h->rows; row++) {
+        simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, job->p->dim_qk);
+        for (int64_t d = 0; d < job->p->dim_qk; d += SIMD_LANES)
+            vf_store(h->q + d * DECODE_MOST_ROWS + row * SIMD_LANES, vf_load(floats + d));
+        h->m[row] = -INFINITY;
+    }
 }
 
-/* One head's rows into its partial arrays, in natural units: m rounds to float, l and o take the difference. */
-static void decode_finish(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
-                          const decode_head *h, attni_accum partial) {
+/* A head's rows into its partial arrays, in natural units: m rounds to float, l and o take the difference. */
+static void decode_finish(const attni_job *job, const decode_scratch *w, const decode_head *h,
+                          attni_accum partial) {
     const int64_t dim_v = job->p->dim_v;
-    for (int64_t row = 0; row < tile->row_end; row++) {
+    for (int64_t row = 0; row < h->rows; row++) {
+        const int64_t at = h->row_begin + row;
         const double m = (double)h->m[row] * w->units.to_natural;
         const float rounded = (float)m, rest = h->l[row] == 0 ? 1 : (float)exp(m - rounded);
         const vf factor = vf_set1(rest * job->dropout_scale);
-        partial.m[row] = rounded;
-        partial.l[row] = h->l[row] * rest;
+        partial.m[at] = rounded;
+        partial.l[at] = h->l[row] * rest;
         for (int64_t d = 0; d < dim_v; d += SIMD_LANES)
-            simd_store_part(ATTN_F32, partial.o + row * dim_v + d,
+            simd_store_part(ATTN_F32, partial.o + at * dim_v + d,
                             vf_mul(vf_load(h->o + row * w->ld_o + d), factor),
                             attni_min(SIMD_LANES, dim_v - d));
     }
@@ -358,22 +377,22 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     const attn_problem *p = job->p;
     const attni_sequence *s = &tile->sequence;
     decode_scratch w;
-    memset(scratch, 0, decode_scratch_bytes(tile->heads, 1, p->dim_qk, p->dim_v));
-    decode_carve(&w, scratch, tile->heads, p->dim_qk, p->dim_v);
+    memset(scratch, 0,
+           decode_scratch_bytes(tile->heads, attni_ceil_div(tile->row_end, DECODE_MOST_ROWS), p->dim_qk,
+                                p->dim_v));
+    decode_carve(&w, scratch, tile->heads, tile->row_end, p->dim_qk, p->dim_v);
     w.units = score_units_of(job);
     int64_t seen_begin = INT64_MAX, seen_end = 0;
-    attni_tile one = *tile;
     for (int64_t row = 0; row < tile->row_end; row++) {
         attni_visible(p, s, s->query_start + row / job->group, &w.begin[row], &w.end[row]);
-        if (w.begin[row] < w.end[row]) {
-            seen_begin = attni_min(seen_begin, w.begin[row]);
-            seen_end = attni_max(seen_end, w.end[row]);
-        }
-        for (int64_t h = 0; h < tile->heads; h++) {
-            one.head_kv = tile->head_kv + h;
-            w.heads[h].m[row] = -INFINITY;
-            load_query(job, &one, row, w.heads[h].q);
-        }
+        if (w.begin[row] >= w.end[row]) continue;
+        seen_begin = attni_min(seen_begin, w.begin[row]);
+        seen_end = attni_max(seen_end, w.end[row]);
+    }
+    attni_tile one = *tile;
+    for (int64_t i = 0; i < w.count; i++) {
+        one.head_kv = tile->head_kv + w.heads[i].head;
+        load_queries(job, &one, &w.heads[i]);
     }
     /* Blocks begin at multiples of DECODE_KEYS, whatever the rows see: a row's bits depend on itself alone. */
     const int64_t begin =
@@ -387,11 +406,10 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
         else
             decode_rows(DECODE_MOST_ROWS, job, tile, &w, begin, end);
     }
-    for (int64_t h = 0; h < tile->heads; h++) {
-        decode_finish(job, tile, &w, &w.heads[h], partial);
-        partial.m += partial_stride;
-        partial.l += partial_stride;
-        partial.o += partial_stride;
+    for (int64_t i = 0; i < w.count; i++) {
+        const int64_t offset = w.heads[i].head * partial_stride;
+        decode_finish(job, &w, &w.heads[i],
+                      (attni_accum){partial.m + offset, partial.l + offset, partial.o + offset});
     }
 }
 
