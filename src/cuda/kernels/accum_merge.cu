@@ -15,7 +15,6 @@
 
 #define INFINITE __int_as_float(0x7f800000)
 #define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
 
 DEVICE i64 row_of_warp(void) { return (i64)blockIdx.x * (ATTNI_ACCUM_THREADS / 32) + threadIdx.x / 32; }
 
@@ -94,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(ATTNI_ACCUM_THREADS)
     }
     if (p.lse && lane == 0) {
         p.lse[batch * p.lse_stride_batch + head * p.lse_stride_head + begin + query] =
-            l == 0.0f ? -INFINITE : top + __log2f(l) * LN2;
+            l == 0.0f ? -INFINITE : top + logf(l);
     }
     float inverse = l == 0.0f ? 0.0f : weight / l;
     i64 to = batch * p.o_stride.batch + head * p.o_stride.heads + (begin + query) * p.o_stride.seqlen;
