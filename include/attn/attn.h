@@ -121,8 +121,8 @@ typedef struct attn_score_strides {
 typedef struct attn_problem {
     size_t struct_size;
 
-    int64_t batch, heads_q,
-        heads_kv; /* heads_q a multiple of heads_kv: query head h reads h / (heads_q / heads_kv) */
+    /* heads_q is a multiple of heads_kv: query head h reads h / (heads_q / heads_kv) */
+    int64_t batch, heads_q, heads_kv;
     int64_t seqlen_q, seqlen_k;       /* the largest that a run may have; 0 allowed */
     int64_t dim_qk, dim_v;            /* 1 to 1024 */
 
@@ -143,8 +143,8 @@ typedef struct attn_problem {
     attn_dtype dtype_bias;
     attn_score_strides bias;
     attn_score_strides mask_strides;
-    int64_t
-        alibi_stride_batch; /* 0: slopes are (heads_q); else the distance between rows of (batch, heads_q) */
+    /* 0: slopes are (heads_q); else the distance between rows of (batch, heads_q) */
+    int64_t alibi_stride_batch;
 
     int32_t needs_backward; /* reserved: must be 0 in this version */
     int32_t deterministic; /* same input, same plan, same bits: always so for a forward */

@@ -105,8 +105,8 @@ struct attn_context {
     attni_block *pool;
 };
 
-void *attni_alloc(attn_context *context,
-                  size_t bytes); /* host memory, 64-byte aligned, or null with a sentence */
+/* Host memory, 64-byte aligned, or null with a sentence. */
+void *attni_alloc(attn_context *context, size_t bytes);
 void attni_free(attn_context *context, void *pointer);
 void attni_log(const attn_context *context, const char *format, ...) ATTNI_PRINTF(2, 3);
 
@@ -119,8 +119,8 @@ void attni_pool_put_back(attn_context *context, attni_block *block); /* no run s
 
 struct attn_plan {
     attn_context *context;
-    attn_problem
-        problem; /* strides resolved: none is ATTN_STRIDE_PACKED; windows >= 0, clamped, or UNLIMITED */
+    /* strides resolved: none is ATTN_STRIDE_PACKED; windows >= 0, clamped, or UNLIMITED */
+    attn_problem problem;
     attn_plan_options options; /* threads resolved */
     int64_t group;             /* heads_q / heads_kv */
     int64_t rows;              /* batch * heads_q * seqlen_q */

@@ -113,7 +113,7 @@ static int64_t decode_heads(const attn_problem *p, int64_t pieces, int64_t threa
  * threads: results must not depend on them.
  */
 static bool decode_pays(const attni_cpu_kernel *k, const attn_problem *p, int64_t rows) {
-    return rows <= 8 || (p->seqlen_q <= 4 && rows <= k->tile_rows);
+    return rows <= ATTNI_DECODE_ROWS || (p->seqlen_q <= 4 && rows <= k->tile_rows);
 }
 
 /* Cuts the rows (forward) or the keys (decode) into pieces, and sizes the workspace; false if that overflows. */
@@ -132,8 +132,9 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     c->partial_rows = decode ? rows : 0;
     c->partial_floats = (size_t)attni_round_up(c->partial_rows * (p->dim_v + 2), 16);
     c->slots = decode ? 1 : forward_slots(k, c, p);
-    c->scratch_bytes = k->scratch_bytes(decode ? c->heads : c->piece_size,
-                                        decode ? attni_ceil_div(rows, 8) : c->slots, p->dim_qk, p->dim_v);
+    c->scratch_bytes =
+        k->scratch_bytes(decode ? c->heads : c->piece_size,
+                         decode ? attni_ceil_div(rows, ATTNI_DECODE_ROWS) : c->slots, p->dim_qk, p->dim_v);
     c->scratch_bytes =
         (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     *workspace = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);

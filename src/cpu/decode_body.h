@@ -22,18 +22,17 @@
 #include "cpu/score_math.h"
 
 #define DECODE_KEYS 32
-#define DECODE_MOST_ROWS 8 /* at once */
 #define DECODE_TILE_ROWS 64
 /* Lines of K and of V to prefetch with each vector of dims of a few keys' scores, or each key's values. */
 #define DECODE_LINES (dtype == ATTN_F32 ? 2 : 1)
 
-/* The state of up to DECODE_MOST_ROWS rows of one head; heads with more rows have several. */
+/* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
 typedef struct decode_head {
     int64_t head;            /* of the task's */
     int64_t row_begin, rows; /* of the tile's */
     float *q;     /* [vector of dims][row] */
     float *o;     /* [row][dim], dims to a multiple of SIMD_LANES */
-    float m[DECODE_MOST_ROWS], l[DECODE_MOST_ROWS]; /* m in units of the scores */
+    float m[ATTNI_DECODE_ROWS], l[ATTNI_DECODE_ROWS]; /* m in units of the scores */
 } decode_head;
 
 typedef struct decode_scratch {
@@ -64,14 +63,14 @@ typedef struct decode_ahead {
 } decode_ahead;
 
 static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
-    return DECODE_MOST_ROWS * (attni_round_up(dim_qk, SIMD_LANES) + attni_round_up(dim_v, SIMD_LANES));
+    return ATTNI_DECODE_ROWS * (attni_round_up(dim_qk, SIMD_LANES) + attni_round_up(dim_v, SIMD_LANES));
 }
 
-/* groups: of up to DECODE_MOST_ROWS rows a head. */
+/* groups: of up to ATTNI_DECODE_ROWS rows a head. */
 static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
     const int64_t count = heads * groups;
     const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
-    return structs + (size_t)(DECODE_MOST_ROWS * DECODE_KEYS +
+    return structs + (size_t)(ATTNI_DECODE_ROWS * DECODE_KEYS +
                               count * attni_round_up(decode_head_floats(dim_qk, dim_v), 16)) *
                          sizeof(float);
 }
@@ -79,19 +78,19 @@ static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk
 /* The states of each head's rows, a head's together, so that its keys are still in the caches. */
 static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t rows, int64_t dim_qk,
                          int64_t dim_v) {
-    const int64_t groups = attni_ceil_div(rows, DECODE_MOST_ROWS);
+    const int64_t groups = attni_ceil_div(rows, ATTNI_DECODE_ROWS);
     w->ld_o = attni_round_up(dim_v, SIMD_LANES);
     w->count = heads * groups;
     w->heads = (decode_head *)(void *)base;
     w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
-    float *floats = w->s + DECODE_MOST_ROWS * DECODE_KEYS;
+    float *floats = w->s + ATTNI_DECODE_ROWS * DECODE_KEYS;
     for (int64_t i = 0; i < w->count; i++) {
         decode_head *h = &w->heads[i];
         h->head = i / groups;
-        h->row_begin = i % groups * DECODE_MOST_ROWS;
-        h->rows = attni_min(DECODE_MOST_ROWS, rows - h->row_begin);
+        h->row_begin = i % groups * ATTNI_DECODE_ROWS;
+        h->rows = attni_min(ATTNI_DECODE_ROWS, rows - h->row_begin);
         h->q = floats;
-        h->o = floats + DECODE_MOST_ROWS * attni_round_up(dim_qk, SIMD_LANES);
+        h->o = floats + ATTNI_DECODE_ROWS * attni_round_up(dim_qk, SIMD_LANES);
         floats += attni_round_up(decode_head_floats(dim_qk, dim_v), 16);
     }
 }
@@ -137,11 +136,11 @@ SIMD_INLINE void prefetch_lines(decode_ahead *a, int count) {
 
 /*
  * Products of a few keys, stride bytes apart, so that enough sums are in flight and each load of q serves several.
- * q lies as [vector of dims][DECODE_MOST_ROWS], so that one pointer reaches all rows.
+ * q lies as [vector of dims][ATTNI_DECODE_ROWS], so that one pointer reaches all rows.
  */
 SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dtype, const float *q,
                             const char *from, int64_t stride, decode_ahead *ahead, int64_t dim,
-                            vf acc[4][DECODE_MOST_ROWS]) {
+                            vf acc[4][ATTNI_DECODE_ROWS]) {
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     SIMD_UNROLL
     for (int i = 0; i < keys; i++) {
@@ -162,7 +161,7 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dty
             for (int i = 0; i < keys; i++) acc[i][r] = vf_fma(k[i], x, acc[i][r]);
         }
         from += SIMD_LANES * size;
-        q += DECODE_MOST_ROWS * SIMD_LANES;
+        q += ATTNI_DECODE_ROWS * SIMD_LANES;
     }
 }
 
@@ -174,7 +173,7 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_sc
     const int together = rows <= 4 && SIMD_LANES >= 16 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
     const float *q = h->q;
     for (int64_t j = 0; j < count; j += SIMD_LANES) {
-        vf partial[DECODE_MOST_ROWS][SIMD_LANES], acc[4][DECODE_MOST_ROWS];
+        vf partial[ATTNI_DECODE_ROWS][SIMD_LANES], acc[4][ATTNI_DECODE_ROWS];
         const int n = (int)attni_min(SIMD_LANES, count - j);
         int i = 0;
         for (; i + together <= n; i += together) {
@@ -203,7 +202,7 @@ SIMD_INLINE void decode_values(const int rows, const int vectors, const attn_dty
     float *o = h->o;
     const char *base = v->base + h->head * v->head_stride + key * v->key_stride;
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
-    vf acc[DECODE_MOST_ROWS][4];
+    vf acc[ATTNI_DECODE_ROWS][4];
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
@@ -349,7 +348,7 @@ static void load_queries(const attni_job *job, const attni_tile *tile, decode_he
     for (int64_t row = 0; row < h->rows; row++) {
         simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, job->p->dim_qk);
         for (int64_t d = 0; d < job->p->dim_qk; d += SIMD_LANES)
-            vf_store(h->q + d * DECODE_MOST_ROWS + row * SIMD_LANES, vf_load(floats + d));
+            vf_store(h->q + d * ATTNI_DECODE_ROWS + row * SIMD_LANES, vf_load(floats + d));
         h->m[row] = -INFINITY;
     }
 }
@@ -378,7 +377,7 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     const attni_sequence *s = &tile->sequence;
     decode_scratch w;
     memset(scratch, 0,
-           decode_scratch_bytes(tile->heads, attni_ceil_div(tile->row_end, DECODE_MOST_ROWS), p->dim_qk,
+           decode_scratch_bytes(tile->heads, attni_ceil_div(tile->row_end, ATTNI_DECODE_ROWS), p->dim_qk,
                                 p->dim_v));
     decode_carve(&w, scratch, tile->heads, tile->row_end, p->dim_qk, p->dim_v);
     w.units = score_units_of(job);
@@ -404,7 +403,7 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
         else if (tile->row_end <= 4)
             decode_rows(4, job, tile, &w, begin, end);
         else
-            decode_rows(DECODE_MOST_ROWS, job, tile, &w, begin, end);
+            decode_rows(ATTNI_DECODE_ROWS, job, tile, &w, begin, end);
     }
     for (int64_t i = 0; i < w.count; i++) {
         const int64_t offset = w.heads[i].head * partial_stride;

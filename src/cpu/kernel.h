@@ -60,6 +60,9 @@ typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, v
 typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin,
                                 int64_t key_end, attni_accum partial, int64_t partial_stride, void *scratch);
 
+/* Rows of a head that a decode kernel computes at once; more follow in groups of so many. */
+#define ATTNI_DECODE_ROWS 8
+
 typedef struct attni_cpu_kernel {
     const char *name;
     const char *op;
