@@ -25,11 +25,26 @@ static int64_t draw_edge(attni_random *r, int64_t most) {
     return edges[range(r, 0, count - 1)];
 }
 
+/* Padded dims of the variants that a device is tested on; the true ones are up to 31 less. */
+static void draw_device_dims(attni_random *r, int64_t unit, attn_problem *p) {
+    static const int64_t pairs[][2] = {{64, 64}, {128, 128}, {64, 64}, {128, 128}, {256, 256},
+                                       {32, 32}, {64, 32},   {96, 96}, {192, 128}, {576, 512}};
+    const int64_t *pair = pairs[range(r, 0, COUNT(pairs) - 1)];
+    const int whole = chance(r, 50);
+    p->dim_qk = pair[0] - (whole ? 0 : range(r, 0, 31) / unit * unit);
+    p->dim_v = pair[1] - (whole ? 0 : range(r, 0, 31) / unit * unit);
+}
+
+/* Elements that every stride and every tensor's begin is a multiple of. */
+static int64_t draw_unit(attni_random *r, const attni_problems_limits *limits) {
+    return limits->device && chance(r, 75) ? 8 : 1;
+}
+
 static int64_t work_of(const attn_problem *p) {
     return p->batch * p->heads_q * p->seqlen_q * p->seqlen_k * (p->dim_qk + p->dim_v);
 }
 
-static void draw_sizes(attni_random *r, const attni_problems_limits *limits, attn_problem *p) {
+static void draw_sizes(attni_random *r, const attni_problems_limits *limits, int64_t unit, attn_problem *p) {
     int64_t work = chance(r, 4) ? 4 * limits->work : limits->work;
     int kind = (int)range(r, 0, 99);
     int64_t group = chance(r, 40) ? 1 : range(r, 2, 5);
@@ -55,6 +70,7 @@ static void draw_sizes(attni_random *r, const attni_problems_limits *limits, att
         p->seqlen_q = draw_edge(r, 385);
         p->seqlen_k = draw_edge(r, 385);
     }
+    if (limits->device) draw_device_dims(r, unit, p);
     p->heads_q = group * p->heads_kv;
     while (work_of(p) > work) {
         if (p->batch > 1)
@@ -78,11 +94,12 @@ static void draw_sizes(attni_random *r, const attni_problems_limits *limits, att
     if (range(r, 0, 299) == 0) p->batch = 0;
 }
 
-static void draw_dtypes(attni_random *r, attn_problem *p) {
+static void draw_dtypes(attni_random *r, const attni_problems_limits *limits, attn_problem *p) {
     p->dtype_q = (attn_dtype)range(r, 0, 2);
     p->dtype_kv = p->dtype_q == ATTN_F32 && chance(r, 50) ? (attn_dtype)range(r, 0, 2) : p->dtype_q;
     p->dtype_o = chance(r, 70) ? p->dtype_q : (attn_dtype)range(r, 0, 2);
     p->dtype_bias = (attn_dtype)range(r, 0, 2);
+    if (limits->device) p->dtype_q = p->dtype_kv = p->dtype_o = chance(r, 70) ? ATTN_BF16 : ATTN_F16;
 }
 
 static void draw_options(attni_random *r, const attni_problems_limits *limits, attn_problem *p) {
@@ -102,6 +119,10 @@ static void draw_options(attni_random *r, const attni_problems_limits *limits, a
     if (p->has_alibi && chance(r, 40)) p->alibi_stride_batch = p->heads_q + range(r, 0, 3);
     p->deterministic = chance(r, 10);
     p->batch_invariant = chance(r, 10);
+    if (limits->device && chance(r, 60)) { /* only what shapes no score */
+        p->softcap = p->dropout_p = 0.0f;
+        p->has_alibi = p->has_bias = p->has_mask = 0;
+    }
 }
 
 /* ---------------------------------------------------------------- lengths and positions */
@@ -164,8 +185,10 @@ typedef struct layout {
     int64_t span, origin; /* elements, and the one at which the tensor's pointer stands */
 } layout;
 
-/* dims come outermost first; contiguous elements lie below the innermost. */
-static layout draw_layout(attni_random *r, dimension *list, int count, int64_t contiguous) {
+static int64_t round_to(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+/* dims come outermost first; contiguous elements lie below the innermost. Gaps are multiples of unit. */
+static layout draw_layout(attni_random *r, dimension *list, int count, int64_t contiguous, int64_t unit) {
     layout made = {contiguous, 0};
     int order[3] = {0, 1, 2};
     int packed = chance(r, 45);
@@ -188,7 +211,7 @@ static layout draw_layout(attni_random *r, dimension *list, int count, int64_t c
             *d->stride = 0;
             continue;
         }
-        int64_t stride = made.span + (chance(r, 40) ? range(r, 1, 17) : 0);
+        int64_t stride = made.span + (chance(r, 40) ? round_to(range(r, 1, 17), unit) : 0);
         made.span += stride * (extent - 1);
         *d->stride = stride;
         if (chance(r, 4)) {
@@ -200,13 +223,13 @@ static layout draw_layout(attni_random *r, dimension *list, int count, int64_t c
 }
 
 static layout draw_tensor(attni_random *r, attn_strides *s, int64_t batch, int64_t rows, int64_t seqlen,
-                          int64_t heads, int64_t dim, attn_lengths kind, int output) {
+                          int64_t heads, int64_t dim, attn_lengths kind, int64_t unit, int output) {
     dimension list[3] = {{&s->batch, batch, seqlen * heads * dim, !output},
                          {&s->seqlen, rows, heads * dim, 0},
                          {&s->heads, heads, dim, !output}};
-    if (kind != ATTN_LENGTHS_RAGGED) return draw_layout(r, list, 3, dim);
-    if (chance(r, 20)) s->batch = range(r, 0, 9); /* ignored */
-    return draw_layout(r, list + 1, 2, dim);
+    if (kind != ATTN_LENGTHS_RAGGED) return draw_layout(r, list, 3, dim, unit);
+    if (chance(r, 20)) s->batch = range(r, 0, 9) * unit; /* ignored */
+    return draw_layout(r, list + 1, 2, dim, unit);
 }
 
 static layout draw_score_layout(attni_random *r, attn_score_strides *s, const attn_problem *p) {
@@ -214,42 +237,47 @@ static layout draw_score_layout(attni_random *r, attn_score_strides *s, const at
                          {&s->heads, p->heads_q, p->seqlen_q * p->seqlen_k, 1},
                          {&s->queries, p->seqlen_q, p->seqlen_k, 1}};
     for (int i = 0; i < 3; ++i) list[i].may_broadcast += chance(r, 20);
-    return draw_layout(r, list, 3, p->seqlen_k);
+    return draw_layout(r, list, 3, p->seqlen_k, 1);
 }
 
 static int64_t ragged_total(attn_lengths kind, const int32_t *lengths, int64_t batch, int64_t seqlen) {
     return kind == ATTN_LENGTHS_RAGGED ? lengths[batch] : seqlen;
 }
 
-static int place(attni_random *r, attni_problems_buffer *buffer, layout at, attn_dtype dtype, int output) {
+static int place(attni_random *r, attni_problems_buffer *buffer, layout at, attn_dtype dtype, int64_t unit,
+                 int output) {
     int64_t size = (int64_t)attni_reference_size(dtype);
-    int64_t skew = chance(r, 50) ? 0 : range(r, 1, 17);
+    int64_t skew = chance(r, 50) ? 0 : round_to(range(r, 1, 17), unit);
     void *made = output ? attni_buffer_output(buffer, at.span * size, skew * size, at.origin * size)
                         : attni_buffer_input(buffer, at.span * size, skew * size, at.origin * size);
     return made ? 0 : -1;
 }
 
-static int draw_layouts(attni_random *r, attni_problems_case *c) {
+static int draw_layouts(attni_random *r, int64_t unit, attni_problems_case *c) {
     attn_problem *p = &c->problem;
     const attn_tensors *t = &c->tensors;
     int64_t rows = ragged_total(p->lengths_q, t->lengths_q, p->batch, p->seqlen_q);
     int64_t keys = ragged_total(p->lengths_k, t->lengths_k, p->batch, p->seqlen_k);
-    layout q = draw_tensor(r, &p->q, p->batch, rows, p->seqlen_q, p->heads_q, p->dim_qk, p->lengths_q, 0);
-    layout k = draw_tensor(r, &p->k, p->batch, keys, p->seqlen_k, p->heads_kv, p->dim_qk, p->lengths_k, 0);
-    layout v = draw_tensor(r, &p->v, p->batch, keys, p->seqlen_k, p->heads_kv, p->dim_v, p->lengths_k, 0);
-    layout o = draw_tensor(r, &p->o, p->batch, rows, p->seqlen_q, p->heads_q, p->dim_v, p->lengths_q, 1);
-    if (place(r, &c->buffers[ATTNI_PROBLEMS_Q], q, p->dtype_q, 0)) return -1;
-    if (place(r, &c->buffers[ATTNI_PROBLEMS_K], k, p->dtype_kv, 0)) return -1;
-    if (place(r, &c->buffers[ATTNI_PROBLEMS_V], v, p->dtype_kv, 0)) return -1;
-    if (place(r, &c->buffers[ATTNI_PROBLEMS_O], o, p->dtype_o, 1)) return -1;
+    layout q =
+        draw_tensor(r, &p->q, p->batch, rows, p->seqlen_q, p->heads_q, p->dim_qk, p->lengths_q, unit, 0);
+    layout k =
+        draw_tensor(r, &p->k, p->batch, keys, p->seqlen_k, p->heads_kv, p->dim_qk, p->lengths_k, unit, 0);
+    layout v =
+        draw_tensor(r, &p->v, p->batch, keys, p->seqlen_k, p->heads_kv, p->dim_v, p->lengths_k, unit, 0);
+    layout o =
+        draw_tensor(r, &p->o, p->batch, rows, p->seqlen_q, p->heads_q, p->dim_v, p->lengths_q, unit, 1);
+    if (place(r, &c->buffers[ATTNI_PROBLEMS_Q], q, p->dtype_q, unit, 0)) return -1;
+    if (place(r, &c->buffers[ATTNI_PROBLEMS_K], k, p->dtype_kv, unit, 0)) return -1;
+    if (place(r, &c->buffers[ATTNI_PROBLEMS_V], v, p->dtype_kv, unit, 0)) return -1;
+    if (place(r, &c->buffers[ATTNI_PROBLEMS_O], o, p->dtype_o, unit, 1)) return -1;
     if (chance(r, 80)) {
         layout lse = {attni_reference_lse_count(p, t), 0};
-        if (place(r, &c->buffers[ATTNI_PROBLEMS_LSE], lse, ATTN_F32, 1)) return -1;
+        if (place(r, &c->buffers[ATTNI_PROBLEMS_LSE], lse, ATTN_F32, 1, 1)) return -1;
         if (p->lengths_q == ATTN_LENGTHS_RAGGED) c->tensors.total_q = rows;
     }
     if (p->has_bias) {
         layout bias = draw_score_layout(r, &p->bias, p);
-        if (place(r, &c->buffers[ATTNI_PROBLEMS_BIAS], bias, p->dtype_bias, 0)) return -1;
+        if (place(r, &c->buffers[ATTNI_PROBLEMS_BIAS], bias, p->dtype_bias, 1, 0)) return -1;
     }
     if (p->has_mask) {
         layout mask = draw_score_layout(r, &p->mask_strides, p);
@@ -288,8 +316,9 @@ static void point(attni_problems_case *c) {
 static int make(attni_random *r, attni_problems_case *c, const attni_problems_limits *limits) {
     attn_problem *p = &c->problem;
     attn_tensors *t = &c->tensors;
-    draw_sizes(r, limits, p);
-    draw_dtypes(r, p);
+    const int64_t unit = draw_unit(r, limits);
+    draw_sizes(r, limits, unit, p);
+    draw_dtypes(r, limits, p);
     if (chance(r, 90)) draw_options(r, limits, p);
     if (draw_lengths(r, p->lengths_q, p->batch, p->seqlen_q, &c->buffers[ATTNI_PROBLEMS_LENGTHS_Q],
                      &t->seqlen_q) ||
@@ -304,7 +333,7 @@ static int make(attni_random *r, attni_problems_case *c, const attni_problems_li
     t->dropout_seed = attni_random_next(r);
     t->dropout_offset = attni_random_next(r);
     point(c); /* the lengths: layouts and values need them */
-    if (draw_layouts(r, c)) return -1;
+    if (draw_layouts(r, unit, c)) return -1;
     point(c);
     attni_problems_fill(r, c);
     attni_problems_describe(c);
@@ -329,9 +358,7 @@ int attni_problems_make(attni_problems_case *made, uint64_t seed, const attni_pr
 }
 
 void attni_problems_free(attni_problems_case *made) {
-    double *arrays[] = {made->truth.o,         made->truth.lse,     made->truth.o_naive,
-                        made->truth.lse_naive, made->truth.o_floor, made->truth.lse_floor};
-    for (int64_t i = 0; i < COUNT(arrays); ++i) free(arrays[i]);
+    attni_problems_free_truth(&made->truth);
     for (int i = 0; i < ATTNI_PROBLEMS_BUFFERS; ++i) free(made->buffers[i].memory);
     memset(made, 0, sizeof *made);
 }

@@ -47,15 +47,17 @@ typedef struct attni_problems_case {
     attn_tensors tensors; /* pointers into the buffers: a device runs a copy with pointers of its own */
     attni_problems_buffer buffers[ATTNI_PROBLEMS_BUFFERS];
     attni_reference_result truth; /* made by the first verify */
+    int on_gpu;                   /* its runs are a GPU's: tolerance.h */
     char text[512];               /* the problem in words, its seed first */
 } attni_problems_case;
 
 typedef struct attni_problems_limits {
     int64_t work; /* about the most batch * heads * Sq * Sk * (D + Dv) of a usual problem */
     int pieces; /* only what can be cut along the keys by moving pointers: FULL keys, explicit positions */
+    int device; /* what a GPU takes: dims that few variants cover, one 16-bit dtype, most of it aligned */
 } attni_problems_limits;
 
-#define ATTNI_PROBLEMS_LIMITS_INIT {300000, 0}
+#define ATTNI_PROBLEMS_LIMITS_INIT {300000, 0, 0}
 
 /* Draws the case of a seed; limits may be null. 0, or -1 when memory ran out. */
 int attni_problems_make(attni_problems_case *made, uint64_t seed, const attni_problems_limits *limits);

@@ -18,7 +18,8 @@ unsigned char attni_buffer_poison(const attni_problems_buffer *buffer, size_t i)
 /* problems_values.c: fills the inputs. */
 void attni_problems_fill(attni_random *random, const attni_problems_case *c);
 
-/* problems_verify.c: writes text. */
+/* problems_verify.c: writes text; frees the arrays and sets them to null. */
 void attni_problems_describe(attni_problems_case *c);
+void attni_problems_free_truth(attni_reference_result *truth);
 
 #endif

@@ -84,8 +84,15 @@ void attni_problems_describe(attni_problems_case *c) {
 
 /* ---------------------------------------------------------------- verdict */
 
+void attni_problems_free_truth(attni_reference_result *t) {
+    double *arrays[] = {t->o, t->o_naive, t->o_floor, t->lse, t->lse_naive, t->lse_floor, t->lse_cut};
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; ++i) free(arrays[i]);
+    memset(t, 0, sizeof *t);
+}
+
 static int make_truth(attni_problems_case *c) {
-    if (c->truth.o) return 0;
+    if (c->truth.o && (c->truth.lse_cut || !c->on_gpu)) return 0;
+    attni_problems_free_truth(&c->truth);
     size_t o = (size_t)attni_reference_o_count(&c->problem, &c->tensors) * sizeof(double) + 1;
     size_t lse = (size_t)attni_reference_lse_count(&c->problem, &c->tensors) * sizeof(double) + 1;
     attni_reference_result *t = &c->truth;
@@ -94,17 +101,18 @@ static int make_truth(attni_problems_case *c) {
     t->lse = malloc(lse);
     t->lse_naive = malloc(lse);
     t->lse_floor = malloc(lse);
+    t->lse_cut = c->on_gpu ? malloc(lse) : NULL;
     double *ref = malloc(o);
-    int missing = !t->o_naive || !t->o_floor || !t->lse || !t->lse_naive || !t->lse_floor || !ref;
+    int missing = !t->o_naive || !t->o_floor || !t->lse || !t->lse_naive || !t->lse_floor ||
+                  (c->on_gpu && !t->lse_cut) || !ref;
     attni_reference_result wanted = *t;
     wanted.o = ref;
     if (!missing && attni_reference_forward(&c->problem, &c->tensors, &wanted) == 0) {
         t->o = ref;
         return 0;
     }
-    double *arrays[] = {t->o_naive, t->o_floor, t->lse, t->lse_naive, t->lse_floor, ref};
-    for (int i = 0; i < 6; ++i) free(arrays[i]);
-    memset(t, 0, sizeof *t);
+    free(ref);
+    attni_problems_free_truth(t);
     return -1;
 }
 
@@ -180,6 +188,7 @@ static int judge(const attni_problems_case *c, int is_lse, const double *out, do
     arrays.naive = is_lse ? t->lse_naive : t->o_naive;
     arrays.floor = is_lse ? t->lse_floor : t->o_floor;
     arrays.dtype = is_lse ? ATTN_F32 : c->problem.dtype_o;
+    arrays.cut = is_lse && c->on_gpu ? t->lse_cut : NULL;
     attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
     if (!(verdict.ratio <= *ratio)) *ratio = verdict.ratio;
     if (verdict.holds) return 1;

@@ -253,6 +253,22 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
     }
 }
 
+/* The cut of tolerance.h for a row whose probabilities are p. */
+static double cut_row(const attni_reference_head *head, int64_t i, const double *p) {
+    double weighted = 0.0;
+    for (int64_t j = 0; j < head->keys; ++j) {
+        double dot = 0.0, reach = 0.0;
+        if (!(p[j] > 0.0)) continue;
+        for (int64_t d = 0; d < head->dim_qk; ++d) {
+            double product = head->q[i * head->dim_qk + d] * head->k[j * head->dim_qk + d];
+            dot += product;
+            reach = fmax(reach, fmax(fabs(product), fabs(dot)));
+        }
+        weighted += p[j] * reach;
+    }
+    return weighted * fabs(head->scale) * (double)head->dim_qk * 0x1p-26;
+}
+
 /* ---------------------------------------------------------------- all heads */
 
 typedef struct scratch {
@@ -314,6 +330,7 @@ static void solve_row(scratch *w, int64_t i, int64_t o_at, int64_t lse_at,
         put(result->o_floor, o_at, w->o_floor, head->dim_v);
         put(result->lse_floor, lse_at, &lse_floor, 1);
     }
+    if (result->lse_cut) result->lse_cut[lse_at] = cut_row(head, i, p);
 }
 
 static void solve(const attn_problem *problem, const attn_tensors *tensors, scratch *w,
@@ -339,11 +356,9 @@ static void solve(const attn_problem *problem, const attn_tensors *tensors, scra
 int attni_reference_forward(const attn_problem *problem, const attn_tensors *tensors,
                             const attni_reference_result *result) {
     double *const o[] = {result->o, result->o_naive, result->o_floor};
-    double *const lse[] = {result->lse, result->lse_naive, result->lse_floor};
-    for (int i = 0; i < 3; ++i) {
-        put_unwritten(o[i], attni_reference_o_count(problem, tensors));
-        put_unwritten(lse[i], attni_reference_lse_count(problem, tensors));
-    }
+    double *const lse[] = {result->lse, result->lse_naive, result->lse_floor, result->lse_cut};
+    for (int i = 0; i < 3; ++i) put_unwritten(o[i], attni_reference_o_count(problem, tensors));
+    for (int i = 0; i < 4; ++i) put_unwritten(lse[i], attni_reference_lse_count(problem, tensors));
     scratch w = {0};
     int made = scratch_make(&w, problem);
     if (made == 0) {

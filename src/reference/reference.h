@@ -29,6 +29,7 @@ typedef struct attni_reference_result {
     double *o, *lse;             /* the truth */
     double *o_naive, *lse_naive; /* naive.c: the same in float32, as a plain program would */
     double *o_floor, *lse_floor; /* error that any float32 kernel may make: tolerance.h says which */
+    double *lse_cut;             /* and what a GPU's matrix units may make besides */
 } attni_reference_result;
 
 /* Numbers in o and in lse. */

@@ -20,6 +20,12 @@
  *
  * The norm's floor is the floor of the worst row and one rounding: over many rows errors average out and the
  * norm must then show it.
+ *
+ * What a GPU's matrix units lose comes on top, for LSE, element by element and in the norm of all rows: `cut`.
+ * They align 16 products and the running sum to the largest and cut off what lies below, so that all scores err
+ * to the same side (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor cores, 2021). On an
+ * H200 the cut is at 2^-26 of the largest: a model of that gives its errors to 1 part in 100. With r_j the
+ * largest running sum of score j:   cut = sum P_j r_j D 2^-26.
  */
 #ifndef ATTNI_REFERENCE_TOLERANCE_H
 #define ATTNI_REFERENCE_TOLERANCE_H
@@ -35,6 +41,7 @@ typedef struct attni_tolerance_arrays {
     int64_t rows, dim;
     const double *out, *ref, *naive, *floor;
     attn_dtype dtype; /* of out */
+    const double *cut; /* null: no matrix unit had part in it */
 } attni_tolerance_arrays;
 
 typedef struct attni_tolerance_verdict {

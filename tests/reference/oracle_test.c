@@ -115,7 +115,7 @@ static void small_begin(small *s) {
 
 /* Compares with rows of three logits (-inf: hidden) and a sink. */
 static void small_expect(small *s, const char *name, const double logits[6], double sink) {
-    attni_reference_result result = {s->o, s->lse, NULL, NULL, NULL, NULL};
+    attni_reference_result result = {.o = s->o, .lse = s->lse};
     NEED(attni_reference_forward(&s->p, &s->t, &result) == 0);
     for (int i = 0; i < 2; ++i) {
         double sum = exp(sink), o = 0.0;
@@ -183,7 +183,7 @@ static void test_small(void) {
     s.p.lengths_k = ATTN_LENGTHS_PADDED;
     s.t.lengths_k = length;
     s.k[2] = s.v[2] = NAN;
-    attni_reference_result result = {s.o, s.lse, NULL, NULL, NULL, NULL};
+    attni_reference_result result = {.o = s.o, .lse = s.lse};
     NEED(attni_reference_forward(&s.p, &s.t, &result) == 0);
     double o = (exp(1.0) + 10 * exp(-1.0)) / (exp(1.0) + exp(-1.0));
     CHECK(near(s.o[0], o), "padded keys: %g, not %g", s.o[0], o);
@@ -200,7 +200,7 @@ static void test_tolerance(void) {
     const double naive[] = {1.25, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)INFINITY};
     const double floors[] = {0.5, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)NAN};
     double out[] = {1.75, (double)NAN, 5.0, (double)INFINITY};
-    attni_tolerance_arrays arrays = {4, 1, out, ref, naive, floors, ATTN_F32};
+    attni_tolerance_arrays arrays = {4, 1, out, ref, naive, floors, ATTN_F32, NULL};
     const struct {
         double first, second, last;
         int holds;
@@ -226,9 +226,10 @@ static attni_tolerance_arrays arrays_of(const attni_problems_case *c, int is_lse
                                      t->o,
                                      t->o_naive,
                                      t->o_floor,
-                                     c->problem.dtype_o};
+                                     c->problem.dtype_o,
+                                     NULL};
     if (!is_lse) return arrays;
-    attni_tolerance_arrays lse = {arrays.rows, 1, out, t->lse, t->lse_naive, t->lse_floor, ATTN_F32};
+    attni_tolerance_arrays lse = {arrays.rows, 1, out, t->lse, t->lse_naive, t->lse_floor, ATTN_F32, NULL};
     return lse;
 }
 
@@ -246,7 +247,7 @@ static int make_wrong(const attni_problems_case *c, wrong what, double *o, doubl
     if (what == ONE_POSITION_OFF) --t.query_start;
     if (what == SCALE_OFF)
         t.scale = t.scale == ATTN_SCALE_DEFAULT ? 1.01f / sqrtf((float)p.dim_qk) : 1.01f * t.scale;
-    attni_reference_result result = {o, lse, NULL, NULL, NULL, NULL};
+    attni_reference_result result = {.o = o, .lse = lse};
     NEED(attni_reference_forward(&p, &t, &result) == 0);
     for (int64_t i = 0; i < attni_reference_o_count(&p, &t); ++i) {
         if (o[i] != ATTNI_REFERENCE_UNWRITTEN) o[i] = attni_reference_round(o[i], p.dtype_o);

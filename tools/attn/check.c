@@ -195,8 +195,10 @@ static int check_cuda(checker *c, attni_problems_case *problem, attni_random *ra
 
 static int check_problem(checker *c, uint64_t seed, int *on_cuda) {
     attni_problems_case problem;
+    attni_problems_limits limits = ATTNI_PROBLEMS_LIMITS_INIT;
     attni_random random = {~seed};
-    if (attni_problems_make(&problem, seed, NULL)) return tool_failure("check", "memory ran out");
+    limits.device = c->device == DEVICES_CUDA;
+    if (attni_problems_make(&problem, seed, &limits)) return tool_failure("check", "memory ran out");
     int taken = 0, asked = 0;
     for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_AVX512_BF16 && c->device != DEVICES_CUDA; ++isa) {
         if ((c->isa != ATTN_ISA_AUTO && c->isa != isa) || !is_tier_here(c, (attn_isa)isa)) continue;

@@ -58,6 +58,7 @@ static void copy_out(const device_case *copy, attni_problems_case *made) {
 attn_status device_case_run(const attn_plan *plan, attni_problems_case *made, int aligned) {
     device_case copy = {{NULL}, {0}, ATTN_TENSORS_INIT};
     attn_status status = ATTN_OUT_OF_MEMORY;
+    made->on_gpu = 1;
     if (copy_in(&copy, made, aligned)) {
         status = attn_forward(plan, &copy.tensors, NULL);
         device_wait();

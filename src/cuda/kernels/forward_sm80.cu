@@ -100,11 +100,13 @@ DEVICE void load_queries(const attni_forward_params *p, const tile_facts *t, cha
     }
 }
 
-/* A scale of 0 or below works on the bits of Q, so that everything after may take it as positive. */
+/* A scale of 0 or below works on the bits of Q, so that everything after may take it as positive. 0 times
+ * what is not finite is NaN. */
 DEVICE void turn_queries(char *smem, float scale) {
-    for (u32 i = threadIdx.x; i < Q_BYTES / 4; i += THREADS) {
-        u32 x = ((u32 *)smem)[i];
-        ((u32 *)smem)[i] = scale < 0.0f ? x ^ 0x80008000u : 0u;
+    const u16 infinite = BF16 ? 0x7f80 : 0x7c00;
+    for (u32 i = threadIdx.x; i < Q_BYTES / 2; i += THREADS) {
+        u16 x = ((u16 *)smem)[i];
+        ((u16 *)smem)[i] = scale < 0.0f ? x ^ 0x8000 : (x & infinite) == infinite ? 0x7fff : 0;
     }
 }
 
