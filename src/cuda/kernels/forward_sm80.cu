@@ -160,9 +160,8 @@ DEVICE void compute_scores(float s[MT][NT][4], const u32 q[MT][QREG ? QREG : 1][
 DEVICE float shape_score(const attni_forward_params *p, const tile_facts *t, float s, int row, int key,
                          float slope) {
     s *= fabsf(p->scale);
-    if (p->softcap > 0.0f) { /* c tanh(s / c) = c - 2c / (e^(2 s / c) + 1) */
-        s = p->softcap -
-            __fdividef(2.0f * p->softcap, exp2_fast(s * (2.0f * ATTNI_LOG2E / p->softcap)) + 1.0f);
+    if (p->softcap > 0.0f) {
+        s = softcap_score(s, p->softcap);
     }
     s -= slope * fabsf((float)(row + t->distance - key));
     if (p->bias) {
@@ -340,7 +339,9 @@ DEVICE void write_output(const attni_forward_params *p, const tile_facts *t, flo
             int r = row_index + m * 16 + half * 8;
             if (p->lse && t->slice == 0 && quad_lane == 0 && r < t->rows) {
                 p->lse[t->batch * p->lse_stride_batch + t->head * p->lse_stride_head + t->q_row0 + r] =
-                    total == 0.0f ? -ATTNI_INF : fmaf(top, ATTNI_LN2, logf(total));
+                    total == 0.0f ? -ATTNI_INF
+                    : top == sink ? p->sinks[t->head] + logf(total)
+                                  : fmaf(top, ATTNI_LN2, logf(total));
             }
             u16 *to = base + r * p->o_stride.seqlen;
 #pragma unroll

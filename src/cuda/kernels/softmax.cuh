@@ -48,6 +48,15 @@ DEVICE float softmax_move(softmax_row *row, float top) {
     return factor;
 }
 
+/* c tanh(s / c). Away from 0 it is c - 2c / (e^(2 s / c) + 1), whose absolute error is c 2^-23 or so; near 0 that
+ * would be all of a small score, and four terms of the series are exact to 2^-26. */
+DEVICE float softcap_score(float s, float c) {
+    float x = __fdividef(s, c), y = x * x;
+    float series = fmaf(y, fmaf(y, fmaf(y, 62.0f / 2835, -17.0f / 315), 2.0f / 15), -1.0f / 3);
+    float far = c - __fdividef(2.0f * c, exp2_fast(s * (2.0f * ATTNI_LOG2E / c)) + 1.0f);
+    return fabsf(x) < 0.25f ? fmaf(s * y, series, s) : far;
+}
+
 /* What is added to a scaled score before exp2: 0 for a row that has seen nothing, so that its -inf stay. */
 DEVICE float softmax_shift(const softmax_row *row) {
     return row->reference == -ATTNI_INF ? 0.0f : -row->reference;
