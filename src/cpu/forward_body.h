@@ -37,209 +37,41 @@
 #include <string.h>
 
 #include "cpu/emit.h"
-#include "cpu/forward_scores.h"
-
-/*
- * What will be needed soon, brought to L2 a few rows at a time while a block is computed: rows of one head lie
- * far apart in memory, where the hardware does not look ahead. The next block's K and V; on a sub's first block
- * the next sub's queries, on its last one its rows of O.
- */
-typedef struct forward_ahead {
-    const char *k, *v;
-    int64_t k_stride, v_stride, k_bytes, v_bytes;
-    int64_t row, rows, rows_a_step;
-    int64_t q_row, q_end, o_row, o_end; /* rows of the tile's sequence */
-} forward_ahead;
-
-/* A thread's memory while it computes a tile. */
-typedef struct forward_scratch {
-    float *q;       /* Q^T: subs of [unit][row] */
-    float *o;       /* O^T: subs of [dim][row], dims to a multiple of FORWARD_MR */
-    float *k, *v;   /* panels of this block: [key][unit of dim], [key / SIMD_PAIR][dim] of units */
-    float *slots;   /* the kept blocks: K panel, V panel */
-    int64_t *tags;  /* which block a slot holds, from key 0 on; -1: none */
-    attni_kept *kept;
-    float *s;       /* S^T, then P^T in units: [key][row] of one sub */
-    float *staging; /* SIMD_LANES rows as they come from or go to memory */
-    forward_ahead ahead;
-    tile_rows rows;
-} forward_scratch;
-
-/* Sizes of a tile's panels in floats (units); ld_* are padded off powers of two, which share cache sets. */
-typedef struct forward_shape {
-    int64_t units_qk, dim_v;       /* dim_qk in units; dim_v to a multiple of FORWARD_MR */
-    int64_t ld_k, ld_v, ld_staging;
-} forward_shape;
-
-SIMD_INLINE forward_shape forward_shape_of(int64_t dim_qk, int64_t dim_v) {
-    forward_shape f;
-    f.units_qk = (dim_qk + SIMD_PAIR - 1) / SIMD_PAIR;
-    f.dim_v = attni_round_up(dim_v, FORWARD_MR);
-    f.ld_k = attni_round_up(f.units_qk, SIMD_LANES) + SIMD_LANES;
-    f.ld_v = attni_round_up(f.dim_v, SIMD_LANES) + SIMD_LANES;
-    f.ld_staging = attni_max(f.ld_k, f.ld_v);
-    return f;
-}
-
-/* Floats of a slot's K panel, and of the whole slot. */
-SIMD_INLINE int64_t slot_k_floats(const forward_shape *f) { return FORWARD_KEYS * f->ld_k; }
-SIMD_INLINE int64_t slot_floats(const forward_shape *f) {
-    return slot_k_floats(f) + FORWARD_KEYS / SIMD_PAIR * f->ld_v;
-}
-
-/* Carves the scratch; with a null base it only measures. */
-static size_t forward_carve(forward_scratch *w, char *base, int64_t tile_rows_count, int64_t slots,
-                            int64_t dim_qk, int64_t dim_v) {
-    const forward_shape f = forward_shape_of(dim_qk, dim_v);
-    const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
-    const int64_t floats[5] = {slots * slot_floats(&f), rows * f.units_qk, rows * f.dim_v,
-                               FORWARD_KEYS * FORWARD_SUB_ROWS, SIMD_LANES * f.ld_staging};
-    float **const parts[5] = {&w->slots, &w->q, &w->o, &w->s, &w->staging};
-    size_t offset = 64;
-    w->kept = (attni_kept *)(void *)base;
-    w->tags = base == NULL ? NULL : (int64_t *)(void *)(base + offset);
-    offset += (size_t)attni_round_up(slots, 8) * sizeof(int64_t);
-    for (int i = 0; i < 5; i++) {
-        *parts[i] = base == NULL ? NULL : (float *)(void *)(base + offset);
-        offset += (size_t)attni_round_up(floats[i], 16) * sizeof(float);
-    }
-    return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, rows);
-}
-
-static size_t forward_scratch_bytes(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
-    forward_scratch w;
-    return forward_carve(&w, NULL, rows, slots, dim_qk, dim_v);
-}
-
-/* ---------------------------------------------------------------- load */
-
-/* Q^T of one sub: rows become lanes. Absent rows hold zeros. */
-static void load_queries(const attni_job *job, const attni_tile *tile, int64_t first, int64_t count,
-                         const forward_shape *f, float *staging, float *q) {
-    for (int64_t v = 0; v < FORWARD_NV; v++) {
-        for (int64_t lane = 0; lane < SIMD_LANES; lane++) {
-            const int64_t row = v * SIMD_LANES + lane;
-            float *to = staging + lane * f->ld_staging;
-            if (row < count)
-                simd_pack_row(job->p->dtype_q, attni_q_row(job, tile, first + row), to, job->p->dim_qk);
-            else
-                memset(to, 0, (size_t)attni_round_up(f->units_qk, SIMD_LANES) * sizeof(float));
-        }
-        float block[SIMD_LANES * SIMD_LANES];
-        for (int64_t d = 0; d < f->units_qk; d += SIMD_LANES) {
-            simd_transpose(staging + d, f->ld_staging, block, SIMD_LANES);
-            const int64_t n = attni_min(SIMD_LANES, f->units_qk - d);
-            for (int64_t i = 0; i < n; i++)
-                vf_store(q + (d + i) * FORWARD_SUB_ROWS + v * SIMD_LANES, vf_load(block + i * SIMD_LANES));
-        }
-    }
-}
-
-/* Panels of keys [key, key + count), with zeros up to a multiple of FORWARD_MR. */
-static void load_keys(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
-                      const forward_shape *f, forward_scratch *w) {
-    const attn_problem *p = job->p;
-    const int64_t padded = attni_round_up(count, FORWARD_MR);
-    for (int64_t j = 0; j < count; j++)
-        simd_pack_row(p->dtype_kv, attni_k_row(job, tile, key + j), w->k + j * f->ld_k, p->dim_qk);
-    for (int64_t j = count; j < padded; j++)
-        memset(w->k + j * f->ld_k, 0, (size_t)f->units_qk * sizeof(float));
-    for (int64_t j = 0; j < padded; j += SIMD_PAIR) {
-        const void *rows[2] = {NULL, NULL};
-        for (int64_t i = 0; i < SIMD_PAIR; i++)
-            if (j + i < count) rows[i] = attni_v_row(job, tile, key + j + i);
-        float *to = w->v + j / SIMD_PAIR * f->ld_v;
-        if (rows[0] != NULL) simd_pack_values(p->dtype_kv, rows, to, p->dim_v);
-        const int64_t written = rows[0] != NULL ? p->dim_v : 0;
-        memset(to + written, 0, (size_t)(f->dim_v - written) * sizeof(float));
-    }
-}
-
-/* Where block `block` is kept. */
-SIMD_INLINE int64_t slot_of(const forward_scratch *w, int64_t block) {
-    return attni_min(block, w->kept->slots - 1);
-}
-
-/* Points w->k and w->v at the panels of the block at key (count keys), converting them if no tile has yet. */
-static void take_block(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
-                       const forward_shape *f, forward_scratch *w) {
-    const int64_t block = key / FORWARD_KEYS, slot = slot_of(w, block);
-    w->k = w->slots + slot * slot_floats(f);
-    w->v = w->k + slot_k_floats(f);
-    if (w->tags[slot] == block) return;
-    /* the whole block, even if this tile needs less of it: a later tile may need more */
-    load_keys(job, tile, key,
-              w->kept->slots > 1 ? attni_min(FORWARD_KEYS, tile->sequence.k_len - key) : count, f, w);
-    w->tags[slot] = block;
-}
-
-/* Plans the prefetch of the block at key (count keys) over so many steps of FORWARD_MR keys of a sub. */
-static void look_ahead(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
-                       int64_t steps, const forward_shape *f, forward_scratch *w) {
-    forward_ahead *a = &w->ahead;
-    a->row = 0;
-    a->rows = count > 0 ? count : 0;
-    if (a->rows == 0) return;
-    const int64_t size = (int64_t)attni_dtype_size(job->p->dtype_kv), slot = slot_of(w, key / FORWARD_KEYS);
-    if (w->tags[slot] == key / FORWARD_KEYS) {
-        a->k = (const char *)(w->slots + slot * slot_floats(f));
-        a->v = a->k + slot_k_floats(f) * 4;
-        a->k_stride = a->k_bytes = f->ld_k * 4;
-        a->v_stride = a->v_bytes = f->ld_v * 4 / SIMD_PAIR;
-    } else {
-        a->k = attni_k_row(job, tile, key);
-        a->v = attni_v_row(job, tile, key);
-        a->k_stride = job->p->k.seqlen * size;
-        a->v_stride = job->p->v.seqlen * size;
-        a->k_bytes = job->p->dim_qk * size;
-        a->v_bytes = job->p->dim_v * size;
-    }
-    a->rows_a_step = attni_ceil_div(count, steps);
-}
-
-#define QUERY_ROWS_A_STEP (FORWARD_SUB_ROWS * FORWARD_MR / FORWARD_KEYS + 1)
-
-SIMD_INLINE void prefetch_tensor_row(const void *row, int64_t dim, attn_dtype dtype) {
-    const int64_t bytes = dim * (int64_t)attni_dtype_size(dtype);
-    for (int64_t i = 0; i < bytes; i += 64) simd_prefetch_far((const char *)row + i);
-}
-
-SIMD_INLINE void prefetch_step(const attni_job *job, const attni_tile *tile, forward_ahead *a) {
-    for (const int64_t q_stop = attni_min(a->q_row + QUERY_ROWS_A_STEP, a->q_end); a->q_row < q_stop;
-         a->q_row++)
-        prefetch_tensor_row(attni_q_row(job, tile, a->q_row), job->p->dim_qk, job->p->dtype_q);
-    for (const int64_t o_stop = attni_min(a->o_row + QUERY_ROWS_A_STEP, a->o_end); a->o_row < o_stop;
-         a->o_row++)
-        prefetch_tensor_row(attni_o_row(job, tile, a->o_row), job->p->dim_v, job->p->dtype_o);
-    const int64_t end = attni_min(a->row + a->rows_a_step, a->rows);
-    for (; a->row < end; a->row++) {
-        for (int64_t i = 0; i < a->k_bytes; i += 64) simd_prefetch_far(a->k + a->row * a->k_stride + i);
-        for (int64_t i = 0; i < a->v_bytes; i += 64) simd_prefetch_far(a->v + a->row * a->v_stride + i);
-    }
-}
+#include "cpu/forward_panels.h"
 
 /* ---------------------------------------------------------------- products */
 
+/* c[r][v] += a[r] * b[v] over count units of a ([unit][FORWARD_MR]) and b ([unit][row]). */
+SIMD_INLINE void multiply_tile(const int nv, const float *a, const float *b, int64_t count,
+                               vf c[FORWARD_MR][FORWARD_NV]) {
+    for (int64_t i = 0; i < count; i += FORWARD_STEP) {
+        SIMD_UNROLL
+        for (int u = 0; u < FORWARD_STEP; u++) {
+            vf lane[FORWARD_NV];
+            SIMD_UNROLL
+            for (int v = 0; v < nv; v++) lane[v] = vf_load(b + u * FORWARD_SUB_ROWS + v * SIMD_LANES);
+            SIMD_UNROLL
+            for (int r = 0; r < FORWARD_MR; r++) {
+                const vf one = vf_set1(a[u * FORWARD_MR + r]);
+                SIMD_UNROLL
+                for (int v = 0; v < nv; v++) c[r][v] = simd_dot(one, lane[v], c[r][v]);
+            }
+        }
+        a += FORWARD_STEP * FORWARD_MR;
+        b += FORWARD_STEP * FORWARD_SUB_ROWS;
+    }
+}
+
 /* FORWARD_MR keys: S^T = K Q^T, and the maximum of each lane so far. */
-SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64_t ld_k, int64_t units,
-                             float *s, vf top[FORWARD_NV]) {
+SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64_t units, float *s,
+                             vf top[FORWARD_NV]) {
     vf acc[FORWARD_MR][FORWARD_NV];
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
         SIMD_UNROLL
         for (int v = 0; v < nv; v++) acc[r][v] = vf_zero();
     }
-    for (int64_t d = 0; d < units; d++) {
-        vf lane[FORWARD_NV];
-        SIMD_UNROLL
-        for (int v = 0; v < nv; v++) lane[v] = vf_load(q + d * FORWARD_SUB_ROWS + v * SIMD_LANES);
-        SIMD_UNROLL
-        for (int r = 0; r < FORWARD_MR; r++) {
-            const vf one = vf_set1(k[r * ld_k + d]);
-            SIMD_UNROLL
-            for (int v = 0; v < nv; v++) acc[r][v] = simd_dot(one, lane[v], acc[r][v]);
-        }
-    }
+    multiply_tile(nv, k, q, units, acc);
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
         SIMD_UNROLL
@@ -250,26 +82,15 @@ SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64
     }
 }
 
-/* FORWARD_MR dims: O^T += V^T P^T over count / SIMD_PAIR rows of units. */
-SIMD_INLINE void output_tile(const int nv, const float *p, const float *v_panel, int64_t ld_v, int64_t count,
-                             float *o) {
+/* FORWARD_MR dims: O^T += V^T P^T over count rows of units. */
+SIMD_INLINE void output_tile(const int nv, const float *p, const float *v_panel, int64_t count, float *o) {
     vf acc[FORWARD_MR][FORWARD_NV];
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
         SIMD_UNROLL
         for (int v = 0; v < nv; v++) acc[r][v] = vf_load(o + r * FORWARD_SUB_ROWS + v * SIMD_LANES);
     }
-    for (int64_t j = 0; j < count; j++) {
-        vf lane[FORWARD_NV];
-        SIMD_UNROLL
-        for (int v = 0; v < nv; v++) lane[v] = vf_load(p + j * FORWARD_SUB_ROWS + v * SIMD_LANES);
-        SIMD_UNROLL
-        for (int r = 0; r < FORWARD_MR; r++) {
-            const vf one = vf_set1(v_panel[j * ld_v + r]);
-            SIMD_UNROLL
-            for (int v = 0; v < nv; v++) acc[r][v] = simd_dot(one, lane[v], acc[r][v]);
-        }
-    }
+    multiply_tile(nv, v_panel, p, count, acc);
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
         SIMD_UNROLL
@@ -337,13 +158,13 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
                             int64_t begin, int64_t end) {
     const int64_t first = sub * FORWARD_SUB_ROWS;
     const int64_t count = attni_round_up(end - begin, FORWARD_MR);
-    const float *q = w->q + first * f->units_qk, *k = w->k + begin * f->ld_k;
+    const float *q = w->q + first * f->units_qk, *k = w->k + begin * f->units_qk;
     float *o = w->o + first * f->dim_v;
     vf top[FORWARD_NV];
     for (int v = 0; v < nv; v++) top[v] = vf_set1(-INFINITY);
     for (int64_t j = 0; j < count; j += FORWARD_MR) {
-        prefetch_step(job, tile, &w->ahead);
-        scores_tile(nv, q, k + j * f->ld_k, f->ld_k, f->units_qk, w->s + j * FORWARD_SUB_ROWS, top);
+        prefetch_step(job, tile, w);
+        scores_tile(nv, q, k + j * f->units_qk, f->units_qk, w->s + j * FORWARD_SUB_ROWS, top);
     }
 
     const score_block block = {w->s, key0 + begin, count, first, nv};
@@ -359,9 +180,11 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
     probabilities(nv, w->s, count, w->rows.units.to_log2, reference, l, l_rounded);
     if (job->options & ATTNI_DROPOUT) score_dropout(job, tile, &w->rows, &block);
 
-    for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR)
-        output_tile(nv, w->s, w->v + begin / SIMD_PAIR * f->ld_v + d, f->ld_v, count / SIMD_PAIR,
-                    o + d * FORWARD_SUB_ROWS);
+    for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR) {
+        prefetch_step(job, tile, w);
+        output_tile(nv, w->s, w->v + d / FORWARD_MR * f->ld_v + begin / SIMD_PAIR * FORWARD_MR,
+                    count / SIMD_PAIR, o + d * FORWARD_SUB_ROWS);
+    }
 }
 
 /* ---------------------------------------------------------------- finish */
@@ -414,31 +237,32 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
     tile_rows_fill(job, tile, &w.rows, subs * FORWARD_SUB_ROWS);
 
     const int64_t from = w.rows.begin_all / FORWARD_KEYS * FORWARD_KEYS, to = w.rows.end_all;
+    /* register tiles of a sub and a block, and what prefetching ahead of them takes */
+    const int64_t steps = FORWARD_KEYS / FORWARD_MR + f.dim_v / FORWARD_MR;
+    const int64_t q_bytes = p->dim_qk * (int64_t)attni_dtype_size(p->dtype_q),
+                  o_bytes = p->dim_v * (int64_t)attni_dtype_size(p->dtype_o);
     bool begun[FORWARD_SUBS] = {false}, done[FORWARD_SUBS] = {false};
     for (int64_t key = from; key < to; key += FORWARD_KEYS) {
         const int64_t keys = attni_min(FORWARD_KEYS, to - key);
         take_block(job, tile, key, keys, &f, &w);
-        look_ahead(job, tile, key + keys, attni_min(FORWARD_KEYS, to - key - keys),
-                   subs * (FORWARD_KEYS / FORWARD_MR), &f, &w);
+        look_ahead(job, tile, key + keys, attni_min(FORWARD_KEYS, to - key - keys), subs * steps, &f, &w);
         for (int64_t sub = 0; sub < subs; sub++) {
             const int64_t begin = attni_max(0, w.rows.sub_begin[sub] - key) / FORWARD_MR * FORWARD_MR;
             const int64_t end = attni_min(keys, w.rows.sub_end[sub] - key);
             if (begin >= end) continue;
             const int64_t first = tile->row_begin + sub * FORWARD_SUB_ROWS,
                           count = attni_min(FORWARD_SUB_ROWS, tile->row_end - first);
-            w.ahead.q_row = w.ahead.q_end = w.ahead.o_row = w.ahead.o_end = 0;
+            int64_t q_end = first, o_end = first;
             if (!begun[sub]) {
                 load_queries(job, tile, first, count, &f, w.staging,
                              w.q + sub * FORWARD_SUB_ROWS * f.units_qk);
                 begun[sub] = true;
-                w.ahead.q_row = first + count;
-                w.ahead.q_end = attni_min(first + count + FORWARD_SUB_ROWS, tile->row_end);
+                q_end = attni_min(first + count + FORWARD_SUB_ROWS, tile->row_end);
             }
             done[sub] = w.rows.sub_end[sub] <= key + keys;
-            if (done[sub] && job->kind == ATTNI_RUN_FORWARD) {
-                w.ahead.o_row = first;
-                w.ahead.o_end = first + count;
-            }
+            if (done[sub] && job->kind == ATTNI_RUN_FORWARD) o_end = first + count;
+            ahead_set(&w.ahead[AHEAD_Q], first + count, q_end, q_bytes, steps);
+            ahead_set(&w.ahead[AHEAD_O], first, o_end, o_bytes, steps);
 #if FORWARD_NV >= 3
             if (count > 2 * SIMD_LANES)
                 accumulate(3, job, tile, &f, &w, sub, key, begin, end);
