@@ -75,10 +75,18 @@ SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
         SIMD_UNROLL
-        for (int v = 0; v < nv; v++) {
-            vf_store(s + r * FORWARD_SUB_ROWS + v * SIMD_LANES, acc[r][v]);
-            top[v] = vf_max(top[v], acc[r][v]);
+        for (int v = 0; v < nv; v++) vf_store(s + r * FORWARD_SUB_ROWS + v * SIMD_LANES, acc[r][v]);
+    }
+    /* in two halves, and top last: a chain of FORWARD_MR maxima would hold the next tile up */
+    SIMD_UNROLL
+    for (int v = 0; v < nv; v++) {
+        vf even = acc[0][v], odd = acc[1][v];
+        SIMD_UNROLL
+        for (int r = 2; r < FORWARD_MR; r += 2) {
+            even = vf_max(even, acc[r][v]);
+            odd = vf_max(odd, acc[r + 1][v]);
         }
+        top[v] = vf_max(top[v], vf_max(even, odd));
     }
 }
 
@@ -120,31 +128,32 @@ SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float 
 /* P^T = exp2((S^T - reference) * scale) over S^T in place, in units; sums into l. */
 SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scale,
                                const vf reference[FORWARD_NV], float *l, float *l_rounded) {
-    vf sum[FORWARD_NV], sum_rounded[FORWARD_NV];
+    vf sum[2][FORWARD_NV], sum_rounded[FORWARD_NV]; /* two sums: keys by turns */
     const vf c = vf_set1(scale);
     SIMD_UNROLL
-    for (int v = 0; v < nv; v++) sum[v] = sum_rounded[v] = vf_zero();
-    for (int64_t j = 0; j < count; j += SIMD_PAIR) {
+    for (int v = 0; v < nv; v++) sum[0][v] = sum[1][v] = sum_rounded[v] = vf_zero();
+    for (int64_t j = 0; j < count; j += 2) {
         SIMD_UNROLL
         for (int v = 0; v < nv; v++) {
             const float *from = s + j * FORWARD_SUB_ROWS + v * SIMD_LANES;
             float *to = s + j / SIMD_PAIR * FORWARD_SUB_ROWS + v * SIMD_LANES;
             const vf p0 = vf_exp2(vf_sub(vf_load(from), reference[v]), c);
-#if SIMD_PAIR == 2
             const vf p1 = vf_exp2(vf_sub(vf_load(from + FORWARD_SUB_ROWS), reference[v]), c);
+            sum[0][v] = vf_add(sum[0][v], p0);
+            sum[1][v] = vf_add(sum[1][v], p1);
+#if SIMD_PAIR == 2
             const vf unit = simd_pair(p0, p1);
-            sum[v] = vf_add(sum[v], vf_add(p0, p1));
             sum_rounded[v] = simd_dot(simd_pair_ones(), unit, sum_rounded[v]);
             vf_store(to, unit);
 #else
-            sum[v] = vf_add(sum[v], p0);
             vf_store(to, p0);
+            vf_store(to + FORWARD_SUB_ROWS, p1);
 #endif
         }
     }
     SIMD_UNROLL
     for (int v = 0; v < nv; v++) {
-        vf_store(l + v * SIMD_LANES, vf_add(vf_load(l + v * SIMD_LANES), sum[v]));
+        vf_store(l + v * SIMD_LANES, vf_add(vf_load(l + v * SIMD_LANES), vf_add(sum[0][v], sum[1][v])));
         if (SIMD_PAIR == 2)
             vf_store(l_rounded + v * SIMD_LANES, vf_add(vf_load(l_rounded + v * SIMD_LANES), sum_rounded[v]));
     }
@@ -268,9 +277,11 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
                 accumulate(3, job, tile, &f, &w, sub, key, begin, end);
             else
 #endif
+#if FORWARD_NV >= 2
                 if (count > SIMD_LANES)
                 accumulate(2, job, tile, &f, &w, sub, key, begin, end);
             else
+#endif
                 accumulate(1, job, tile, &f, &w, sub, key, begin, end);
             if (done[sub]) finish_sub(job, tile, &f, &w, sub, count);
         }

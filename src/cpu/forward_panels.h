@@ -142,8 +142,12 @@ static void pack_keys(const attni_job *job, const attni_tile *tile, int64_t key,
     }
     float block[SIMD_LANES * SIMD_LANES];
     for (int64_t d = 0; d < f->units_qk; d += SIMD_LANES) {
-        simd_transpose(from + d, ld, block, SIMD_LANES);
         const int64_t n = attni_min(SIMD_LANES, f->units_qk - d);
+        if (FORWARD_MR == SIMD_LANES && n == SIMD_LANES) {
+            simd_transpose(from + d, ld, k + d * FORWARD_MR, FORWARD_MR);
+            continue;
+        }
+        simd_transpose(from + d, ld, block, SIMD_LANES);
         for (int64_t c = 0; c < SIMD_LANES; c += FORWARD_CHUNK) {
             float *to = k + c / FORWARD_MR * FORWARD_MR * f->units_qk + d * FORWARD_MR + c % FORWARD_MR;
             for (int64_t i = 0; i < n; i++)

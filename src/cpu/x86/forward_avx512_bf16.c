@@ -5,9 +5,9 @@
  */
 #include "cpu/x86/simd_avx512_bf16.h"
 
-#define FORWARD_MR 8
-#define FORWARD_NV 3
-#define FORWARD_KEYS 128
+#define FORWARD_MR 16
+#define FORWARD_NV 1
+#define FORWARD_KEYS 256
 #define FORWARD_TILE_ROWS 768
 
 #include "cpu/forward_body.h"
