@@ -172,7 +172,7 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
     vf top[FORWARD_NV];
     for (int v = 0; v < nv; v++) top[v] = vf_set1(-INFINITY);
     for (int64_t j = 0; j < count; j += FORWARD_MR) {
-        prefetch_step(job, tile, w);
+        if (j % (AHEAD_EVERY * FORWARD_MR) == 0) prefetch_step(job, tile, w);
         scores_tile(nv, q, k + j * f->units_qk, f->units_qk, w->s + j * FORWARD_SUB_ROWS, top);
     }
 
@@ -190,7 +190,7 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
     if (job->options & ATTNI_DROPOUT) score_dropout(job, tile, &w->rows, &block);
 
     for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR) {
-        prefetch_step(job, tile, w);
+        if (d % (AHEAD_EVERY * FORWARD_MR) == 0) prefetch_step(job, tile, w);
         output_tile(nv, w->s, w->v + d / FORWARD_MR * f->ld_v + begin / SIMD_PAIR * FORWARD_MR,
                     count / SIMD_PAIR, o + d * FORWARD_SUB_ROWS);
     }
@@ -247,7 +247,7 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
 
     const int64_t from = w.rows.begin_all / FORWARD_KEYS * FORWARD_KEYS, to = w.rows.end_all;
     /* register tiles of a sub and a block, and what prefetching ahead of them takes */
-    const int64_t steps = FORWARD_KEYS / FORWARD_MR + f.dim_v / FORWARD_MR;
+    const int64_t steps = (FORWARD_KEYS + f.dim_v) / (AHEAD_EVERY * FORWARD_MR);
     const int64_t q_bytes = p->dim_qk * (int64_t)attni_dtype_size(p->dtype_q),
                   o_bytes = p->dim_v * (int64_t)attni_dtype_size(p->dtype_o);
     bool begun[FORWARD_SUBS] = {false}, done[FORWARD_SUBS] = {false};

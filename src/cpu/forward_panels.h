@@ -21,6 +21,8 @@
  * last one its rows of O. A few lines with each register tile: in bursts of whole rows they fill the core's line
  * buffers, and the products wait (measured beside a busy hardware thread: the first product 8% slower).
  */
+#define AHEAD_EVERY 4 /* register tiles from one step of prefetching to the next */
+
 typedef enum ahead_source { AHEAD_K, AHEAD_V, AHEAD_Q, AHEAD_O, AHEAD_SOURCES } ahead_source;
 
 typedef struct ahead_rows {
@@ -207,7 +209,7 @@ static void take_block(const attni_job *job, const attni_tile *tile, int64_t key
 
 static void ahead_set(ahead_rows *a, int64_t row, int64_t end, int64_t bytes, int64_t steps) {
     a->row = row;
-    a->end = end;
+    a->end = bytes > 0 ? end : row;
     a->line = 0;
     a->lines = attni_ceil_div(bytes, 64);
     a->a_step = attni_ceil_div(attni_max(0, end - row) * a->lines, attni_max(1, steps));
@@ -217,25 +219,21 @@ static void ahead_set(ahead_rows *a, int64_t row, int64_t end, int64_t bytes, in
 static void look_ahead(const attni_job *job, const attni_tile *tile, int64_t key, int64_t count,
                        int64_t steps, const forward_shape *f, forward_scratch *w) {
     ahead_rows *k = &w->ahead[AHEAD_K], *v = &w->ahead[AHEAD_V];
-    int64_t k_bytes, v_bytes;
     const int64_t slot = slot_of(w, key / FORWARD_KEYS);
-    if (w->tags[slot] == key / FORWARD_KEYS) {
-        /* as if they lay key by key: it is all of the panels that counts */
+    if (w->tags[slot] == key / FORWARD_KEYS) { /* one row: the panels, or as much of them as there are keys */
         k->base = (const char *)(w->slots + slot * slot_floats(f));
         v->base = k->base + slot_k_floats(f) * 4;
-        k_bytes = k->stride = f->units_qk * 4;
-        v_bytes = v->stride = (slot_floats(f) - slot_k_floats(f)) * 4 / FORWARD_KEYS;
+        ahead_set(k, 0, 1, count * f->units_qk * 4, steps);
+        ahead_set(v, 0, 1, count * (slot_floats(f) - slot_k_floats(f)) * 4 / FORWARD_KEYS, steps);
     } else {
         const int64_t size = (int64_t)attni_dtype_size(job->p->dtype_kv);
         k->base = count > 0 ? attni_k_row(job, tile, key) : NULL;
         v->base = count > 0 ? attni_v_row(job, tile, key) : NULL;
         k->stride = job->p->k.seqlen * size;
         v->stride = job->p->v.seqlen * size;
-        k_bytes = job->p->dim_qk * size;
-        v_bytes = job->p->dim_v * size;
+        ahead_set(k, 0, count, job->p->dim_qk * size, steps);
+        ahead_set(v, 0, count, job->p->dim_v * size, steps);
     }
-    ahead_set(k, 0, count, k_bytes, steps);
-    ahead_set(v, 0, count, v_bytes, steps);
 }
 
 static const char *ahead_row(const attni_job *job, const attni_tile *tile, const ahead_rows *a, int source) {
@@ -248,7 +246,7 @@ static const char *ahead_row(const attni_job *job, const attni_tile *tile, const
 static inline void prefetch_step(const attni_job *job, const attni_tile *tile, forward_scratch *w) {
     for (int source = 0; source < AHEAD_SOURCES; source++) {
         ahead_rows *a = &w->ahead[source];
-        for (int64_t left = a->a_step; left > 0 && a->row < a->end;) {
+        for (int64_t left = a->a_step; a->row < a->end && left > 0;) {
             const char *row = ahead_row(job, tile, a, source);
             const int64_t end = attni_min(a->lines, a->line + left);
             left -= end - a->line;
