@@ -140,6 +140,7 @@ typedef struct lab_machine {
     lab_tile_rule rule;
     lab_tiles tiles; /* with LAB_TILES_GIVEN; else set by lab_run */
     int loops_only; /* the same loops and counts with no arithmetic and no arrays, for problems that are too large */
+    int without_maximum; /* standard attention with m = 0, which overflows as LAB_SIMPLE does */
     lab_observer observe; /* after each step; null: nobody looks */
     void *user;
 

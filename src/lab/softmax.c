@@ -12,6 +12,16 @@ const char *const lab_softmax_names[LAB_SOFTMAX_FORMS + 1] = {"whole rows", "thr
 
 /* ---------------------------------------------------------------- rows that fit */
 
+static void maximum(lab_machine *machine, lab_tile *m, const lab_tile *S, int64_t rows) {
+    if (machine->without_maximum) {
+        lab_fill(machine, m, rows, 1, 0);
+        return;
+    }
+    lab_fill(machine, m, rows, 1, -INFINITY);
+    lab_row_maximum(machine, m, S);
+    lab_say(machine, LAB_STEP_MAXIMUM, "m = rowmax(S)");
+}
+
 void lab_softmax_whole_rows(lab_machine *machine, const lab_array *x, lab_array *y, int64_t rows) {
     lab_tile *S = lab_take(machine, "S", rows, x->cols);
     lab_tile *m = lab_take_statistic(machine, "m", rows), *l = lab_take_statistic(machine, "l", rows);
@@ -19,11 +29,9 @@ void lab_softmax_whole_rows(lab_machine *machine, const lab_array *x, lab_array 
         const lab_range range = lab_part(x->rows, rows, i), all = {0, x->cols};
         lab_at(machine, i, &range, 0, &all);
         lab_load(machine, S, x, range);
-        lab_fill(machine, m, range.length, 1, -INFINITY);
-        lab_row_maximum(machine, m, S);
-        lab_say(machine, LAB_STEP_MAXIMUM, "m = rowmax(S)");
+        maximum(machine, m, S, range.length);
         lab_exponential(machine, S, m);
-        lab_say(machine, LAB_STEP_PROBABILITIES, "P = exp(S - m)");
+        lab_say(machine, LAB_STEP_PROBABILITIES, machine->without_maximum ? "P = exp(S)" : "P = exp(S - m)");
         lab_fill(machine, l, range.length, 1, 0);
         lab_add_row_sum(machine, l, S);
         lab_say(machine, LAB_STEP_SUM, "l = rowsum(P)");
@@ -48,15 +56,15 @@ static row_tiles take(lab_machine *machine, int64_t cols) {
 }
 
 static void clear(lab_machine *machine, row_tiles t) {
-    lab_fill(machine, t.m, 1, 1, -INFINITY);
+    lab_fill(machine, t.m, 1, 1, machine->without_maximum ? 0 : -INFINITY);
     lab_fill(machine, t.l, 1, 1, 0);
-    lab_say(machine, LAB_STEP_CLEAR, "m = -inf, l = 0");
+    lab_say(machine, LAB_STEP_CLEAR, machine->without_maximum ? "m = 0, l = 0" : "m = -inf, l = 0");
 }
 
 /* The tile in S joins (m, l), and becomes exp(S - m) on the way. */
 static void carry(lab_machine *machine, row_tiles t) {
     lab_copy(machine, t.m_new, t.m);
-    lab_row_maximum(machine, t.m_new, t.S);
+    if (!machine->without_maximum) lab_row_maximum(machine, t.m_new, t.S);
     lab_say(machine, LAB_STEP_MAXIMUM, "m' = max(m, rowmax(S))");
     lab_exponential(machine, t.S, t.m_new);
     lab_say(machine, LAB_STEP_PROBABILITIES, "P = exp(S - m')");
