@@ -172,8 +172,11 @@ int64_t lab_softmax_tiles(const lab_machine *machine, lab_softmax_form form, int
 const char *lab_softmax_run(lab_machine *machine, lab_softmax_form form, int64_t rows, int64_t cols, float *x,
                             float *y, float *factor) {
     const lab_strip strip = lab_choose_strip(machine, rows, cols, 1);
+    const int64_t whole = machine->rule == LAB_TILES_GIVEN
+                              ? 0
+                              : cols * machine->number_bytes + LAB_STRIP_STATISTICS * LAB_STATISTIC_BYTES;
     const int64_t tile = lab_softmax_tile(machine, form, cols);
-    if (tile < 1 || (form == LAB_SOFTMAX_WHOLE && strip.cols < cols))
+    if (tile < 1 || (form == LAB_SOFTMAX_WHOLE && whole > machine->fast_bytes))
         return tile < 1 ? "fast memory holds no number beside the statistics"
                         : "fast memory does not hold a row";
     const char *trouble =

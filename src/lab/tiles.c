@@ -67,7 +67,11 @@ const char *lab_choose_tiles(lab_machine *machine, lab_algorithm algorithm, lab_
     case LAB_TILES_FIT: break;
     }
     const lab_tiles one = {1, 1};
-    const int64_t smallest = lab_held_bytes(&held, one, problem->dim, machine->number_bytes);
+    const int64_t strip = algorithm == LAB_STANDARD
+                              ? LAB_STRIP_STATISTICS * LAB_STATISTIC_BYTES + 2 * machine->number_bytes
+                              : 0;
+    int64_t smallest = lab_held_bytes(&held, one, problem->dim, machine->number_bytes);
+    if (smallest < strip) smallest = strip;
     if (machine->fast_bytes < smallest)
         return too_small(machine, problem->dim, smallest, "a row and a key of all that is held at once");
     int64_t low = 1, high = problem->rows > problem->keys ? problem->rows : problem->keys;
