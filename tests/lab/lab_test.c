@@ -5,6 +5,7 @@
 #include "lab/closed.h"
 #include "lab/lab.h"
 #include "lab/softmax.h"
+#include "lab/warp_split.h"
 #include "reference/random.h"
 #include "reference/reference.h"
 #include "reference/tolerance.h"
@@ -343,6 +344,41 @@ static void test_softmax(void) {
     }
 }
 
+/* ---------------------------------------------------------------- warps */
+
+static void test_warps(void) {
+    attni_random random = {11};
+    for (int n = 0; n < 100; n++) {
+        lab_problem p;
+        NEED(lab_problem_make(&p, attni_random_range(&random, 1, 40), attni_random_range(&random, 1, 40),
+                              attni_random_range(&random, 1, 12), attni_random_next(&random)) == 0);
+        const oracle truth = ask_oracle(&p);
+        for (int s = 0; s < LAB_SPLITS; s++) {
+            const lab_split split = (lab_split)s;
+            const lab_tiles tiles = {attni_random_range(&random, 1, 24), attni_random_range(&random, 1, 24)};
+            const int warps = (int)attni_random_range(&random, 1, 8),
+                      bytes = attni_random_chance(&random, 50) ? 2 : 4;
+            lab_split_counts counted;
+            poison(p.o, p.rows * p.dim), poison(p.lse, p.rows);
+            NEED(lab_split_run(split, tiles, warps, bytes, &p, &counted) == NULL);
+            const lab_split_counts closed = lab_split_closed(split, tiles, warps, bytes, &p);
+            CHECK(memcmp(&counted, &closed, sizeof closed) == 0,
+                  "%s, %lld x %lld tiles of %lld x %lld, %d warps", lab_split_names[s], (long long)p.rows,
+                  (long long)p.keys, (long long)tiles.br, (long long)tiles.bc, warps);
+            CHECK((counted.exchange == 0) == (split == LAB_SPLIT_Q), "%lld bytes exchanged",
+                  (long long)counted.exchange);
+            const attni_tolerance_verdict o =
+                judge(p.o, p.rows, p.dim, truth.o, truth.o_naive, truth.o_floor);
+            const attni_tolerance_verdict lse =
+                judge(p.lse, p.rows, 1, truth.lse, truth.lse_naive, truth.lse_floor);
+            CHECK(o.holds && lse.holds, "%s: O is off by %g, LSE by %g", lab_split_names[s], o.error,
+                  lse.error);
+        }
+        free_oracle(&truth);
+        lab_problem_free(&p);
+    }
+}
+
 /* ---------------------------------------------------------------- the observer */
 
 typedef struct watch {
@@ -455,6 +491,7 @@ int main(void) {
     test_random_problems();
     test_exponents();
     test_softmax();
+    test_warps();
     test_observer();
     test_overflow();
     test_refusals();
