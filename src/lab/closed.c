@@ -6,6 +6,7 @@
 /* The letters of the formulas. Tr, Tc: tiles of rows and of keys; b: bytes of a number; s: of a statistic. */
 typedef struct letters {
     int64_t Sq, Sk, D, Tr, Tc, b, s;
+    int64_t Uc; /* tiles of keys where they are outer in standard attention: dV, dK */
     int64_t pieces; /* that a row of S is worked on in by standard attention's softmax */
 } letters;
 
@@ -18,6 +19,7 @@ static letters name(const lab_machine *machine, const lab_problem *p, int matric
                        lab_parts(p->keys, machine->tiles.bc),
                        machine->number_bytes,
                        LAB_STATISTIC_BYTES,
+                       lab_parts(p->keys, lab_turn_tiles(machine, p->rows, p->keys).bc),
                        lab_parts(p->keys, strip.cols)};
     return x;
 }
@@ -87,7 +89,7 @@ static lab_counts standard_backward(letters x) {
     const lab_counts c = {
         /* P; P and dP; dS twice  |  dO and Q for each column, K, V for each row of tiles; dO once */
         .read = x.b *
-                ((3 + 2 * passes) * x.Sq * x.Sk + 2 * x.Tc * x.Sq * x.D + 2 * x.Tr * x.Sk * x.D + x.Sq * x.D),
+                ((3 + 2 * passes) * x.Sq * x.Sk + 2 * x.Uc * x.Sq * x.D + 2 * x.Tr * x.Sk * x.D + x.Sq * x.D),
         .written = x.b * (2 * x.Sq * x.Sk + x.Sq * x.D + 2 * x.Sk * x.D), /* dP, dS; dQ; dK, dV */
         .multiply_adds = 4 * x.Sq * x.Sk * x.D + x.Sq * x.Sk,
     };

@@ -10,7 +10,7 @@
 /* out = scale A^T B for A rows x keys: dV and dK. A row of tiles of A passes by one tile of out. */
 static void product_tn(lab_machine *machine, float scale, const lab_array *gA, const lab_array *gB,
                        lab_array *gOut, const char *text) {
-    const lab_tiles t = machine->tiles;
+    const lab_tiles t = lab_turn_tiles(machine, gA->rows, gA->cols);
     lab_tile *out = lab_take(machine, gOut->name, t.bc, gOut->cols),
              *B = lab_take(machine, gB->name, t.br, gB->cols);
     lab_tile *A = lab_take(machine, gA->name, t.br, t.bc);

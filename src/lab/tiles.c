@@ -100,3 +100,9 @@ lab_strip lab_choose_strip(const lab_machine *machine, int64_t rows, int64_t key
     }
     return strip;
 }
+
+lab_tiles lab_turn_tiles(const lab_machine *machine, int64_t rows, int64_t keys) {
+    const lab_tiles t = machine->tiles;
+    const lab_tiles turned = {least(t.bc, rows), least(t.br, keys)};
+    return machine->rule == LAB_TILES_GIVEN ? t : turned;
+}

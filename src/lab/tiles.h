@@ -30,4 +30,7 @@ typedef struct lab_strip {
 enum { LAB_STRIP_STATISTICS = 4 }; /* of a row: m, l and what they need */
 lab_strip lab_choose_strip(const lab_machine *machine, int64_t rows, int64_t keys, int matrices);
 
+/* Tiles for standard attention's products with keys outer (dV, dK): the longer side lies along the keys. */
+lab_tiles lab_turn_tiles(const lab_machine *machine, int64_t rows, int64_t keys);
+
 #endif

@@ -31,21 +31,44 @@ int machine_processors(void) {
     return count > 0 ? (int)count : 1;
 }
 
+/* A line of Linux's description of cache number index, in text; 0 if there is none. */
+static int read_cache(int index, const char *what, char text[32]) {
+    char path[80];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s", index, what);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return 0;
+    const int found = fgets(text, 32, file) != NULL;
+    fclose(file);
+    return found;
+}
+
+static int64_t cache_size(int index) {
+    char text[32], unit = 0;
+    long long size = 0;
+    if (!read_cache(index, "size", text) || sscanf(text, "%lld%c", &size, &unit) != 2) return 0;
+    return size * (unit == 'K' ? 1024 : unit == 'M' ? 1 << 20 : 1);
+}
+
 int64_t machine_cache_bytes(void) {
     /* The kernel's view first: the C library's is empty on some processors and in some containers. */
-    for (int index = 9; index >= 0; index--) {
-        char path[80], unit = 0;
-        long long size = 0;
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", index);
-        FILE *file = fopen(path, "r");
-        if (file == NULL) continue;
-        const int fields = fscanf(file, "%lld%c", &size, &unit);
-        fclose(file);
-        if (fields == 2 && size > 0) return size * (unit == 'K' ? 1024 : unit == 'M' ? 1 << 20 : 1);
-    }
+    for (int index = 9; index >= 0; index--)
+        if (cache_size(index) > 0) return cache_size(index);
 #if defined(_SC_LEVEL3_CACHE_SIZE)
     const long level3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
     if (level3 > 0) return level3;
+#endif
+    return 0;
+}
+
+int64_t machine_l2_bytes(void) {
+    char level[32], type[32];
+    for (int index = 0; index < 10; index++)
+        if (read_cache(index, "level", level) && read_cache(index, "type", type) && level[0] == '2' &&
+            strncmp(type, "Instruction", 11) != 0)
+            return cache_size(index);
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const long level2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (level2 > 0) return level2;
 #endif
     return 0;
 }

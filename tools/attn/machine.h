@@ -11,6 +11,7 @@ void machine_sleep(double seconds);
 
 int machine_processors(void);       /* that this process may use */
 int64_t machine_cache_bytes(void);  /* the last-level cache; 0: unknown */
+int64_t machine_l2_bytes(void);     /* a processor's second-level cache; 0: unknown */
 int64_t machine_memory_bytes(void); /* memory that is free to take; 0: unknown */
 
 /* The processor's name into text, which is returned. */

@@ -12,6 +12,8 @@ int attn_tool_check(int argc, char **argv);
 int attn_tool_bench(int argc, char **argv);
 int attn_tool_info(int argc, char **argv);
 int attn_tool_precompile(int argc, char **argv);
+int attn_tool_io(int argc, char **argv);
+int attn_tool_split(int argc, char **argv);
 
 #if defined(__GNUC__)
 #define TOOL_PRINTF(format_index) __attribute__((format(printf, format_index, (format_index) + 1)))
