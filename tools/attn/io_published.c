@@ -1,6 +1,6 @@
 /*
- * Two published measurements of one problem, GPT-2 medium's attention, beside the lab's counts: the table in figure 2 of
- * the FlashAttention paper (A100), and what ncu read on an H200 for torch. What is said about why they differ is
+ * Two published measurements of one problem, GPT-2 medium's attention, beside the lab's counts: the table in
+ * figure 2 of the FlashAttention paper (A100), and what ncu read on an H200 for torch. What is said about why they differ is
  * arithmetic on these figures; where it is a guess the text says so.
  */
 #include "io.h"
@@ -94,20 +94,18 @@ static void print_bytes(const counted *standard, const counted *flash1) {
 }
 
 static void print_milliseconds(const io_chip *chip, const counted *flash1) {
+    const double flops = 2 * flash1->multiply_adds;
     heading("ms: 41.7 and 7.3 published");
     printf("40.3 GB in 41.7 ms are %.2f TB/s, %.2f of the 40 GB model's %.3f: standard attention waits for "
            "memory.\n"
            "4.4 GB would take %.1f ms; the products (%.0f GFLOP) take %.1f ms at %.0f TFLOP/s. 7.3 ms are "
-           "%.0f TFLOP/s: bound by\n"
-           "neither alone. With a causal mask, which skips half of the products, it would be %.0f; the table "
-           "does not say.\n\n"
-           ",
-               40.3 /
-               41.7,
-           40.3e9 / 41.7e-3 / chip->slow_low, chip->slow_low * 1e-12, 4.4e9 / chip->slow_low * 1e3,
-           2e-9 * flash1->multiply_adds, 2 * flash1->multiply_adds / chip->flops_16 * 1e3,
-           chip->flops_16 * 1e-12, 2 * flash1->multiply_adds / 7.3e-3 * 1e-12,
-           flash1->multiply_adds / 7.3e-3 * 1e-12);
+           "%.0f TFLOP/s,\n"
+           "bound by neither alone. With a causal mask, which skips half of the products, it would be %.0f; "
+           "the table\n"
+           "does not say.\n\n",
+           40.3 / 41.7, 40.3e9 / 41.7e-3 / chip->slow_low, chip->slow_low * 1e-12,
+           4.4e9 / chip->slow_low * 1e3, flops * 1e-9, flops / chip->flops_16 * 1e3, chip->flops_16 * 1e-12,
+           flops / 7.3e-3 * 1e-12, flops / 2 / 7.3e-3 * 1e-12);
 }
 
 static int print_paper(void) {
