@@ -204,7 +204,7 @@ class Case:
 
 # ---------------------------------------------------------------- help and usage
 
-COMMANDS = ("run", "check", "bench", "info")
+COMMANDS = ("run", "check", "bench", "info", "io", "split")
 
 
 def test_help():
@@ -236,7 +236,7 @@ def test_usage():
     refuses(2, "--frobnicate", says=["--frobnicate"])
     for command in COMMANDS:
         refuses(2, command, "--frobnicate", says=[f"attn {command}:", "--frobnicate"])
-    for command in ("run", "info"):
+    for command in ("run", "info", "io", "split"):
         refuses(2, command, "surplus", says=["surplus"])
 
 
@@ -727,12 +727,13 @@ def test_check():
     refuses(2, "check", "--problems", "many", says=["--problems", "many"])
 
 
-def main():
+def main(names):
+    """Runs what is called test_ among the names of a module."""
     global ATTN, FOLDER
     if len(sys.argv) < 2:
-        sys.exit("usage: cli_test.py path/to/attn [NAME]...")
+        sys.exit(f"usage: {sys.argv[0]} path/to/attn [NAME]...")
     ATTN = os.path.abspath(sys.argv[1])
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    tests = [(name, test) for name, test in names.items() if name.startswith("test_")]
     if len(sys.argv) > 2:
         tests = [(name, test) for name, test in tests if any(word in name for word in sys.argv[2:])]
     failed = 0
@@ -749,4 +750,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())

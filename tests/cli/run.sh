@@ -5,4 +5,8 @@ if ! command -v python3 > /dev/null; then
     echo "no python3 here (Debian: apt-get install python3)"
     exit 77
 fi
-exec python3 "$(dirname "$0")/cli_test.py" "${ATTN:?the path of the command}"
+status=0
+for tests in cli_test.py cli_lab_test.py; do
+    python3 "$(dirname "$0")/$tests" "${ATTN:?the path of the command}" || status=1
+done
+exit $status

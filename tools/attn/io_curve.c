@@ -45,13 +45,13 @@ static const char *count_point(const io_problem *problem, int64_t block, point *
 static int draw(const point *points, int count, const char *path, const char *command, const char *title) {
     static const char *const names[LINES] = {"FlashAttention", "FlashAttention-2", "standard"};
     double x[POINTS], y[LINES][POINTS];
-    plot_series series[LINES];
+    plot_series series[LINES]; /* standard first */
     for (int i = 0; i < LINES; i++) {
         for (int n = 0; n < count; n++) {
             x[n] = points[n].block;
             y[i][n] = points[n].bytes[lines[i]] * 1e-9;
         }
-        series[i] = (plot_series){names[i], x, y[i], (size_t)count, 0};
+        series[(i + 1) % LINES] = (plot_series){names[i], x, y[i], (size_t)count, 0};
     }
     const plot chart = {.title = title,
                         .note = command,
