@@ -7,6 +7,7 @@ wrong together.
 
 import csv
 import math
+import pathlib
 import random
 import re
 import xml.etree.ElementTree
@@ -127,17 +128,39 @@ def test_io_curve():
     refuses(2, "io", "--svg", path, says=["--svg", "--curve"])
 
 
+def test_io_softmax():
+    out = succeeds("io", "--softmax", "--memory", "1024", "--shape", "3,5,7,1000,1", "--dtype", "f32")
+    rows = {line[:12].strip(): line[13:].split() for line in out.splitlines()[3:]}
+    n, tile = 3 * 5 * 7 * 1000, (1024 - 16) // 4
+    tiles = 3 * 5 * 7 * ceil(1000, tile)
+    assert "does not hold a row" in out
+    for form, expected in (("three passes", 16 * n), ("two passes", 12 * n), ("streaming", 8 * n + 12 * tiles)):
+        assert rows[form][:4] == [str(tile), str(ceil(1000, tile)), str(expected), str(expected)], rows
+    refuses(2, "io", "--softmax", "--memory", "17", says=["17 bytes", "too small", "18 bytes"])
+
+
+def test_documented_output():
+    """What docs/lab.md shows is what the commands say."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "lab.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```\n\$ attn ((?:io|split)\b[^\n]*)\n(.*?)^```$", text, re.M | re.S)
+    assert len(shown) >= 4, "docs/lab.md shows too little"
+    for command, expected in shown:
+        assert succeeds(*command.split()) == expected, f"attn {command} says something else now"
+
+
 HEADER = '"ID","Process ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"\n'
 
 
 def test_io_profile():
     path = cli.FOLDER / "ncu.csv"
     text = "==PROF== Connected\nB Hq\n"
-    for number, (kernel, read, written) in enumerate((("standard_sm80_bf16_d64_scores", 1, 2000), ("standard_sm80_bf16_d64_softmax", 20, 3),
-                                                      ("standard_sm80_bf16_d64_output", 300, 4), ("flash1_sm80_bf16_d64", 55, 66),
-                                                      ("flash1_sm80_bf16_d64", 57, 64))):
+    kernels = (("standard_sm80_bf16_d64_scores", 1, 2000), ("standard_sm80_bf16_d64_softmax", 20, 3),
+               ("standard_sm80_bf16_d64_output", 300, 4), ("flash1_sm80_bf16_d64", 55, 66),
+               ("flash1_sm80_bf16_d64", 57, 64))
+    for number, (kernel, read, written) in enumerate(kernels):
         text += HEADER
-        for metric, value in (("dram__bytes_read.sum", read), ("dram__bytes_write.sum", written), ("gpu__time_duration.sum", 1)):
+        for metric, value in (("dram__bytes_read.sum", read), ("dram__bytes_write.sum", written),
+                              ("gpu__time_duration.sum", 1)):
             text += f'"{number}","1","{kernel}","a ""section""","{metric}","byte","{value * 1000000:,}"\n'
     path.write_text(text + "==PROF== Disconnected\n")
     out = succeeds("io", "--profile", path)
@@ -182,15 +205,18 @@ def test_io_usage():
 # ---------------------------------------------------------------- split
 
 
+def split_rows(out):
+    return {line[:8].strip(): line[8:].split() for line in out.splitlines() if line.startswith(("sliced K", "split Q"))}
+
+
 def test_split():
     out = succeeds("split", "--shape", "1,1,64,96,16", "--tiles", "32,32", "--warps", "2")
-    rows = {line[:8].strip(): line[8:].split() for line in out.splitlines() if line.startswith(("sliced K", "split Q"))}
+    rows = split_rows(out)
     assert rows["sliced K"][:3] == rows["split Q"][:3] == ["32", "x", "32"]
     # Barriers: two for each tile of K and V, two for each step that exchanges.
     assert rows["sliced K"][8:10] == ["18", "6"] and rows["split Q"][8:10] == ["12", "6"]
     assert rows["sliced K"][10] == "512" and rows["split Q"][10] == "256"
-    large = succeeds("split")
-    rows = {line[:8].strip(): line[8:].split() for line in large.splitlines() if line.startswith(("sliced K", "split Q"))}
+    rows = split_rows(succeeds("split"))
     steps, warps, br, d = 64 * 4, 4, 16, 64
     exchange = 1024 * steps * br * 4 * (warps + warps * warps + warps * (1 + d) + warps * (2 + d))
     assert math.isclose(float(rows["sliced K"][5]), exchange * 1e-9, abs_tol=0.006), (rows, exchange)

@@ -23,7 +23,7 @@ typedef struct settings {
     const char *shape, *tiles, *csv, *svg, *profile, *save_profile;
     int pass, dtype, chip, rule;
     int64_t memory;
-    int curve, published, measure, numbers;
+    int curve, softmax, published, measure, numbers;
     io_problem problem;
 } settings;
 
@@ -93,6 +93,7 @@ static int parse(int argc, char **argv, settings *s) {
         flag_switch("--numbers", &s->numbers, "runs the arithmetic too, on random data"),
         flag_switch("--curve", &s->curve, "traffic against the block size"),
         flag_text("--svg", &s->svg, "FILE", "the curve as a picture"),
+        flag_switch("--softmax", &s->softmax, "softmax alone, of B x H x Sq rows of Sk numbers"),
         flag_switch("--published", &s->published,
                     "the published tables beside our counts, and why they differ"),
         flag_switch("--measure", &s->measure, "device memory of the CUDA kernels by ncu, beside the counts"),
@@ -282,6 +283,7 @@ static int show(settings *s, const char *command) {
     s->problem.fast_bytes = s->memory > 0 ? s->memory : chip.fast_bytes;
     if (s->problem.fast_bytes == 0)
         return tool_failure("io", "the size of this processor's L2 is not known; give --memory");
+    if (s->softmax) return io_print_softmax(&s->problem, &chip);
     if (s->curve) return io_print_curve(&s->problem, &chip, s->svg, command);
     const char *refusal = io_problem_refusal(&s->problem);
     if (refusal != NULL) return tool_usage_error("io", "%s", refusal);

@@ -8,6 +8,9 @@
 /* Traffic against the block size; the picture too if svg is not null. Exit statuses. */
 int io_print_curve(const io_problem *problem, const io_chip *chip, const char *svg, const char *command);
 
+/* Softmax alone, tiled along its rows, in every form. */
+int io_print_softmax(const io_problem *problem, const io_chip *chip);
+
 /* The published tables beside our counts, and why figures differ. */
 int io_print_published(void);
 
