@@ -95,8 +95,12 @@ static oracle ask_oracle(const lab_problem *p) {
     const size_t o = (size_t)(p->rows * p->dim) * sizeof(double), lse = (size_t)p->rows * sizeof(double);
     const oracle truth = {test_memory(o),   test_memory(lse), test_memory(o),
                           test_memory(lse), test_memory(o),   test_memory(lse)};
-    const attni_reference_result result = {truth.o,         truth.lse,     truth.o_naive,
-                                           truth.lse_naive, truth.o_floor, truth.lse_floor};
+    const attni_reference_result result = {.o = truth.o,
+                                           .lse = truth.lse,
+                                           .o_naive = truth.o_naive,
+                                           .lse_naive = truth.lse_naive,
+                                           .o_floor = truth.o_floor,
+                                           .lse_floor = truth.lse_floor};
     problem.batch = problem.heads_q = problem.heads_kv = 1;
     problem.seqlen_q = p->rows;
     problem.seqlen_k = p->keys;
@@ -121,7 +125,13 @@ static attni_tolerance_verdict judge(const float *got, int64_t rows, int64_t dim
                                      const double *naive, const double *floor_of) {
     double *out = test_memory((size_t)(rows * dim) * sizeof(double));
     for (int64_t i = 0; i < rows * dim; i++) out[i] = got[i];
-    const attni_tolerance_arrays arrays = {rows, dim, out, ref, naive, floor_of, ATTN_F32};
+    const attni_tolerance_arrays arrays = {.rows = rows,
+                                           .dim = dim,
+                                           .out = out,
+                                           .ref = ref,
+                                           .naive = naive,
+                                           .floor = floor_of,
+                                           .dtype = ATTN_F32};
     const attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
     free(out);
     return verdict;
