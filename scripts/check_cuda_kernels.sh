@@ -27,7 +27,7 @@ PYTHON
 if "$attn" precompile --help >/dev/null 2>&1; then
     # One dtype for each architecture: they compile to the same code but for the instructions' type.
     for pair in 80:bf16 90:f16; do
-        "$attn" precompile --list --capability "${pair%:*}" --dtype "${pair#*:}" --dims 32,96,64,320 --dims-v 32,96,256,160 |
+        "$attn" precompile --list --capability "${pair%:*}" --dtype "${pair#*:}" --dims 32,96,64,320,256 --dims-v 32,96,256,160,256 |
             awk -F'|' -v OFS='|' -v only="${pair%:*}" '{ print $1, $2, $3, $4, $5, 0, $6, only }'
     done >>"$work/rows"
 else
