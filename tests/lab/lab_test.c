@@ -210,8 +210,8 @@ static void test_random_problems(void) {
     int ran = 0, refused = 0;
     for (int n = 0; n < PROBLEMS; n++) {
         lab_problem p;
-        NEED(lab_problem_make(&p, attni_random_range(&random, 1, 50), attni_random_range(&random, 1, 60),
-                              attni_random_range(&random, 1, 24), attni_random_next(&random)) == 0);
+        NEED(lab_problem_make(&p, attni_random_range(&random, 1, 40), attni_random_range(&random, 1, 48),
+                              attni_random_range(&random, 1, 18), attni_random_next(&random)) == 0);
         const oracle truth = ask_oracle(&p);
         const gradients g = {test_memory((size_t)(p.rows * p.dim) * 8),
                              test_memory((size_t)(p.keys * p.dim) * 8),
@@ -284,16 +284,16 @@ static double bytes_of(lab_algorithm algorithm, lab_direction direction, int64_t
 }
 
 static void test_exponents(void) {
-    enum { POINTS = 6 };
+    enum { POINTS = 5 };
     for (int a = LAB_FLASH1; a <= LAB_FLASH2; a++)
         for (int d = 0; d < 2; d++) {
             double by_m[POINTS], by_n[POINTS], by_d[POINTS], m[POINTS], n[POINTS], dim[POINTS];
             for (int i = 0; i < POINTS; i++) {
-                m[i] = (double)(4096 << i); /* tiles of 16 to 512, of 16384 */
+                m[i] = (double)(4096 << i); /* tiles of 16 to 256, of 16384 */
                 by_m[i] = bytes_of((lab_algorithm)a, (lab_direction)d, 16384, 32, (int64_t)m[i]);
-                n[i] = (double)(4096 << i) / 2;
+                n[i] = (double)(2048 << i);
                 by_n[i] = bytes_of((lab_algorithm)a, (lab_direction)d, (int64_t)n[i], 32, 8192);
-                dim[i] = (double)(16 << i);
+                dim[i] = (double)(32 << i);
                 by_d[i] = bytes_of((lab_algorithm)a, (lab_direction)d, 16384, (int64_t)dim[i], 65536);
             }
             const double em = slope(m, by_m, POINTS), en = slope(n, by_n, POINTS),
