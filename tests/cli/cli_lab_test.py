@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The commands of the lab, `attn io` and `attn split`, from outside: python3 cli_lab_test.py path/to/attn
+"""The commands of the lab, `attn io`, `attn split` and `attn plot`, from outside: python3 cli_lab_test.py path/to/attn
 
 The formulas are written down here once more, from the papers, so that the command's counters and formulas cannot be
 wrong together.
@@ -10,6 +10,8 @@ import math
 import pathlib
 import random
 import re
+import shlex
+import subprocess
 import xml.etree.ElementTree
 
 import cli_test as cli
@@ -200,6 +202,55 @@ def test_io_usage():
     refuses(2, "io", "--profile", "x", "--dtype", "f32", says=["--dtype", "f16"])
     refuses(2, "io", "--profile", "x", "--shape", "1,1,8,8,32", says=["--shape", "32", "64 and 128"])
     refuses(1, "io", "--csv", cli.FOLDER / "no" / "x", says=["--csv", "No such file"])
+
+
+# ---------------------------------------------------------------- plot
+
+
+def test_plot():
+    source, picture = cli.FOLDER / "a.csv", cli.FOLDER / "a.svg"
+    source.write_text('# a comment\nn,ms,what,"a, b"\n4,2.5,"x, ""y""",1\n2,1,"x, ""y""",1\n2,3,z,2\n8,5,z,1\n')
+    columns = ("--x", "n", "--y", "ms", "--by", "what")
+    succeeds("plot", source, *columns, "--svg", picture, "--title", "A <B> & C", "--roof", "4,1")
+    root = xml.etree.ElementTree.parse(picture).getroot()
+    texts = [e.text for e in root.iter() if e.tag.endswith("text")]
+    assert {"A <B> & C", 'x, "y"', "z", "roof", "n", "ms", str(source)} <= set(texts), texts
+    assert len([e for e in root.iter() if e.tag.endswith("circle")]) == 4
+    # Points stand in the order of x, from left to right and on the page.
+    for line in (e for e in root.iter() if e.get("class", "").startswith("line")):
+        places = [tuple(map(float, place.split())) for place in re.split("[ML]", line.get("d"))[1:]]
+        assert places == sorted(places) and all(0 < x < 720 and 0 < y < 440 for x, y in places), places
+    succeeds("plot", source, *columns, "--svg", picture, "--where", "a, b=2", "--linear")
+    assert picture.read_text().count("<circle") == 1
+    refuses(2, "plot", source, says=["--x"])
+    refuses(2, "plot", *columns, "--svg", picture, says=["no CSV"])
+    refuses(2, "plot", source, *columns, "--svg", picture, "--where", "n", says=["--where", "COLUMN=VALUE"])
+    refuses(2, "plot", source, *columns, "--svg", picture, "--roof", "4", says=["--roof", "PEAK,RATE"])
+    refuses(1, "plot", source, *columns, "--svg", picture, "--where", "m=1", says=["a.csv", "no column", "m"])
+    refuses(1, "plot", source, *columns, "--svg", picture, "--where", "n=1", says=["no row"])
+    refuses(1, "plot", cli.FOLDER / "b.csv", *columns, "--svg", picture, says=["b.csv", "No such file"])
+    refuses(1, "plot", source, *columns, "--svg", cli.FOLDER / "no" / "x", says=["--svg", "No such file"])
+    source.write_text("n,ms,what\n1,-1,x\n")
+    refuses(1, "plot", source, *columns, "--svg", picture, says=["a.csv", "-1", "numbers above 0"])
+    source.write_text("n,ms,what\n1,1\n")
+    refuses(1, "plot", source, *columns, "--svg", picture, says=["a.csv", "as many cells"])
+    source.write_text("n,ms,what\n" + "".join(f"1,1,{i}\n" for i in range(9)))
+    refuses(1, "plot", source, *columns, "--svg", picture, says=["a.csv", "more than 8"])
+
+
+def test_pictures():
+    """Those of docs/images are what the commands beside them draw."""
+    root = pathlib.Path(__file__).parents[2]
+    (cli.FOLDER / "bench").symlink_to(root / "bench")
+    (cli.FOLDER / "docs" / "images").mkdir(parents=True)
+    text = (root / "docs" / "images" / "README.md").read_text(encoding="utf-8")
+    commands = re.search(r"```\n(.*?)```", text, re.S).group(1).replace("\\\n", " ").split("\n")
+    for command in filter(None, commands):
+        subprocess.run([cli.ATTN, *shlex.split(command)[1:]], cwd=cli.FOLDER, check=True, capture_output=True)
+    made = sorted((cli.FOLDER / "docs" / "images").glob("*.svg"))
+    assert len(made) >= 5
+    for picture in made:
+        assert picture.read_text() == (root / "docs" / "images" / picture.name).read_text(), picture.name
 
 
 # ---------------------------------------------------------------- split

@@ -204,7 +204,7 @@ class Case:
 
 # ---------------------------------------------------------------- help and usage
 
-COMMANDS = ("run", "check", "bench", "info", "io", "split")
+COMMANDS = ("run", "check", "bench", "info", "io", "split", "plot")
 
 
 def test_help():

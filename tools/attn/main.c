@@ -22,6 +22,7 @@ static const tool_command commands[] = {
     {"info", attn_tool_info, "what the machine has and which kernel each dtype gets"},
     {"io", attn_tool_io, "what attention moves between slow and fast memory, counted"},
     {"split", attn_tool_split, "how warps share a tile, and what that costs in shared memory"},
+    {"plot", attn_tool_plot, "results in CSV files as a picture"},
     {"precompile", attn_tool_precompile, "CUDA kernels into the disk cache"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
@@ -69,8 +70,8 @@ static void print_help(void) {
 
 static int dispatch(int argc, char **argv) {
     if (argc < 2)
-        return tool_usage_error(
-            "", "no command given; one of run, check, bench, info, io, split, precompile (see attn --help)");
+        return tool_usage_error("", "no command given; one of run, check, bench, info, io, split, plot, "
+                                    "precompile (see attn --help)");
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help();
@@ -84,7 +85,7 @@ static int dispatch(int argc, char **argv) {
     for (int i = 0; i < COMMAND_COUNT; i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].main(argc - 1, argv + 1);
     return tool_usage_error(
-        "", "unknown %s '%s'; one of run, check, bench, info, io, split, precompile (see attn --help)",
+        "", "unknown %s '%s'; one of run, check, bench, info, io, split, plot, precompile (see attn --help)",
         name[0] == '-' ? "option" : "command", name);
 }
 

@@ -55,15 +55,26 @@ static void number_text(double value, int base, char text[32]) {
     snprintf(text, 32, "%.4g%s", value, unit);
 }
 
+static void x_tick(FILE *file, const axis *x, double value, int base) {
+    char text[32];
+    const double at = x_of(x, value);
+    fprintf(file, "<path class=\"grid\" d=\"M%.1f %dV%d\"/>\n", at, TOP, HEIGHT - BOTTOM);
+    number_text(value, base, text);
+    label(file, at, HEIGHT - BOTTOM + 18, "tick", "middle", text);
+}
+
+/* Numbers between powers, where there is room for them. */
+static const double between[] = {1, 2, 5};
+
+static int divisions_of(const axis *a, int base) { return base == 10 && a->high - a->low < 3 ? 3 : 1; }
+
 static void x_ticks(FILE *file, const axis *x, int base) {
     const double step = log10((double)base);
-    for (double power = ceil(x->low / step - 1e-9); power * step <= x->high + 1e-9; power += 1) {
-        char text[32];
-        const double value = pow(base, power), at = x_of(x, value);
-        fprintf(file, "<path class=\"grid\" d=\"M%.1f %dV%d\"/>\n", at, TOP, HEIGHT - BOTTOM);
-        number_text(value, base, text);
-        label(file, at, HEIGHT - BOTTOM + 18, "tick", "middle", text);
-    }
+    for (double power = floor(x->low / step); power * step <= x->high; power += 1)
+        for (int i = 0; i < divisions_of(x, base); i++) {
+            const double value = pow(base, power) * between[i];
+            if (log10(value) >= x->low - 1e-9 && log10(value) <= x->high + 1e-9) x_tick(file, x, value, base);
+        }
 }
 
 static void y_tick(FILE *file, const axis *y, double value) {
@@ -75,7 +86,6 @@ static void y_tick(FILE *file, const axis *y, double value) {
 }
 
 static void y_ticks(FILE *file, const axis *y) {
-    static const double steps[] = {1, 2, 5};
     if (y->linear) {
         const double rough = y->high / 5, ten = pow(10, floor(log10(rough)));
         const double step = rough / ten < 1.5   ? ten
@@ -85,15 +95,18 @@ static void y_ticks(FILE *file, const axis *y) {
         for (double value = 0; value <= y->high * 1.0001; value += step) y_tick(file, y, value);
         return;
     }
-    const int fine = y->high - y->low < 3; /* with 2 and 5 only where there is room */
     for (double power = floor(y->low); power <= y->high; power += 1)
-        for (int i = 0; i < (fine ? 3 : 1); i++) {
-            const double value = pow(10, power) * steps[i];
+        for (int i = 0; i < divisions_of(y, 10); i++) {
+            const double value = pow(10, power) * between[i];
             if (log10(value) >= y->low - 1e-9 && log10(value) <= y->high + 1e-9) y_tick(file, y, value);
         }
 }
 
+/* Dashed lines have the last colour, a grey. */
+static size_t colour_of(const plot_series *s, size_t index) { return s->dashed ? PLOT_SERIES - 1 : index; }
+
 static void write_series(FILE *file, const plot_series *s, size_t index, const axis *x, const axis *y) {
+    index = colour_of(s, index);
     fprintf(file, "<path class=\"line s%zu\"%s d=\"", index, s->dashed ? " stroke-dasharray=\"6 5\"" : "");
     for (size_t i = 0; i < s->count; i++)
         fprintf(file, "%s%.1f %.1f", i == 0 ? "M" : "L", x_of(x, s->x[i]), y_of(y, s->y[i]));
@@ -122,17 +135,17 @@ static void write_names(FILE *file, const plot *chart, const axis *x, const axis
     for (size_t i = 0; i < chart->count; i++) {
         const plot_series *s = &chart->series[i];
         char class_name[16];
-        snprintf(class_name, sizeof class_name, "name n%zu", i);
+        snprintf(class_name, sizeof class_name, "name n%zu", colour_of(s, i));
         label(file, fmin(x_of(x, s->x[s->count - 1]) + 10, WIDTH - RIGHT + 10), at[i], class_name, "start",
               s->name);
     }
 }
 
 static void write_style(FILE *file) {
-    static const char *const light[PLOT_SERIES] = {"#b3261e", "#1f6feb", "#1a7f37",
-                                                   "#8250df", "#9a6700", "#57606a"};
-    static const char *const dark[PLOT_SERIES] = {"#ff7b72", "#79c0ff", "#56d364",
-                                                  "#d2a8ff", "#e3b341", "#8b949e"};
+    static const char *const light[PLOT_SERIES] = {"#b3261e", "#1f6feb", "#1a7f37", "#8250df",
+                                                   "#9a6700", "#bf3989", "#0a7ea4", "#57606a"};
+    static const char *const dark[PLOT_SERIES] = {"#ff7b72", "#79c0ff", "#56d364", "#d2a8ff",
+                                                  "#e3b341", "#f778ba", "#39c5cf", "#8b949e"};
     fputs("<style>\ntext{font-family:system-ui,sans-serif;fill:#24292f}\n.title{font-size:16px;font-weight:"
           "600}\n"
           ".axis,.name{font-size:13px}\n.tick,.note{font-size:12px}\n.tick,.note,.axis{fill:#57606a}\n"

@@ -20,7 +20,7 @@ typedef struct plot {
     int linear_y; /* from 0 */
 } plot;
 
-enum { PLOT_SERIES = 6 };
+enum { PLOT_SERIES = 8 };
 
 /* Null, or what could not be written. */
 const char *plot_svg_write(const plot *chart, const char *path);

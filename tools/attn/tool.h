@@ -14,6 +14,7 @@ int attn_tool_info(int argc, char **argv);
 int attn_tool_precompile(int argc, char **argv);
 int attn_tool_io(int argc, char **argv);
 int attn_tool_split(int argc, char **argv);
+int attn_tool_plot(int argc, char **argv);
 
 #if defined(__GNUC__)
 #define TOOL_PRINTF(format_index) __attribute__((format(printf, format_index, (format_index) + 1)))
