@@ -43,9 +43,7 @@ const char *io_problem_refusal(const io_problem *p) {
                 (double)p->rows * ceil((double)p->keys / (double)strip.cols);
             if (steps > STEP_LIMIT) {
                 snprintf(sentence, sizeof sentence,
-                         "%.3g tiles are more than the %d that are walked through; larger tiles or more "
-                         "memory make "
-                         "fewer",
+                         "%.3g tiles are more than the %d that are walked through; larger tiles make fewer",
                          steps, (int)STEP_LIMIT);
                 return sentence;
             }

@@ -94,8 +94,7 @@ int io_print_curve(const io_problem *problem, const io_chip *chip, const char *s
         }
         putchar('\n');
     }
-    printf("\nms: the longer of the memory's time at %.3g TB/s and that of the products, %.3g ms at %.3g "
-           "TFLOP/s\n",
+    printf("\nms: the longer of the memory's time at %.3g TB/s and the products', %.3g ms at %.3g TFLOP/s\n",
            chip->slow_high * 1e-12, products * 1e3, flops * 1e-12);
     snprintf(title, sizeof title, "Forward, %s", text);
     return svg != NULL ? draw(points, count, svg, command, title) : TOOL_OK;

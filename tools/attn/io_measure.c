@@ -148,9 +148,9 @@ static int print_profile(const io_problem *p, int dtype, const char *text) {
     printf("%s%-9s %-11s %9s %9s %9s %9s %9s %9s %9s %9s%s\n", terminal_bold(stdout), "kernel", "tile", "lab",
            "kernel", "once", "ncu read", "written", "/ kernel", "/ once", "ms", terminal_plain(stdout));
     for (int i = 0; status == TOOL_OK && i < KERNELS; i++) status = print_row(p, &kernels[i], text);
-    printf("\nlab: its counters with the kernel's tiles; kernel: what the kernel asks for; once: every "
-           "tensor once, for\n"
-           "standard also S and P out and in. Below 1: the second-level cache served it.\n");
+    printf(
+        "\nlab: its counters with the kernel's tiles; kernel: what the kernel asks for; once: every tensor\n"
+        "once, for standard also S and P out and in. Below 1: the second-level cache served it.\n");
     return status;
 }
 
