@@ -168,7 +168,7 @@ typedef char row[FIELDS][FIELD_SIZE];
 /* The quoted fields of a line; their number. */
 static int split(const char *line, size_t length, row fields) {
     int count = 0;
-    for (size_t i = 0; i < length && count < FIELDS; i++) {
+    for (size_t i = 0; i < length && count < FIELDS;) {
         size_t used = 0;
         if (line[i] != '"') return 0;
         for (i++; i < length && !(line[i] == '"' && line[i + 1] != '"'); i++) {
@@ -176,7 +176,7 @@ static int split(const char *line, size_t length, row fields) {
             if (used < FIELD_SIZE - 1) fields[count][used++] = line[i];
         }
         fields[count++][used] = 0;
-        i++; /* the comma */
+        i += 2; /* the quote and the comma */
     }
     return count;
 }
