@@ -89,6 +89,18 @@ old_cpu() {
      [ "$(uname -m)" = x86_64 ] || { echo "this machine is not x86-64"; exit 77; }
      scripts/check_old_cpu.sh "$build/gcc/bin/attn" "$build/old-cpu")
 }
+# On a 64-bit Arm machine the other steps compile and test what these do.
+compile_aarch64() {
+    (need aarch64-linux-gnu-gcc "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+     need qemu-aarch64 qemu-user
+     [ "$(uname -m)" != aarch64 ] || { echo "this machine is 64-bit Arm itself"; exit 77; }
+     echo 'int main(void) { return 0; }' | aarch64-linux-gnu-gcc -x c - -o "$build/aarch64.out" ||
+         { echo "aarch64-linux-gnu-gcc cannot link (Debian: apt-get install libc6-dev-arm64-cross)"; exit 77; }
+     cmake -S . -B "$build/aarch64" -Wno-dev --log-level=WARNING -DATTN_WERROR=ON \
+         -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake &&
+         cmake --build "$build/aarch64" --parallel "$jobs" --target attn_tool attn_shared \
+             dispatch_test errors_test structs_test memory_test)
+}
 compile_cuda() { compile cuda -DATTN_CUDA=ON -DATTN_CUDA_EMBED=OFF -DATTN_WERROR=ON -DCMAKE_C_COMPILER=gcc; }
 cuda_device() { rm -rf "$build/cuda-cache" && XDG_CACHE_HOME=$PWD/$build/cuda-cache "$build/cuda/tests/device_test" 5000; }
 cuda_kernels() { (need "${NVCC:-nvcc}" nvidia-cuda-toolkit; scripts/check_cuda_kernels.sh "$build/cuda"); }
@@ -123,6 +135,10 @@ all)
         step package tests/package/run.sh "$build/gcc" "$build/package"
         step demo scripts/demo.sh "$build/gcc/bin/attn"
         step old-cpu old_cpu
+    fi
+    if step aarch64-build compile_aarch64; then
+        step aarch64-check scripts/check_aarch64.sh "$build/aarch64" "$build/aarch64-check"
+        step aarch64-programs programs aarch64 -R 'dispatch_test|errors_test|structs_test|memory_test'
     fi
     if step clang-build compile_clang; then
         step clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3

@@ -82,7 +82,7 @@ static inline attn_plan *test_plan(attn_context *context, const attn_problem *pr
 
 /* Tiers that tests go through: every forced one, those not here being skipped. */
 #define FOR_EACH_TIER(isa)                                                                                   \
-    for (attn_isa isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_AVX512_BF16; isa = (attn_isa)(isa + 1))           \
+    for (attn_isa isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16; isa = (attn_isa)(isa + 1))             \
         if (test_has_tier(isa))
 
 #endif

@@ -77,9 +77,12 @@ typedef enum attn_algorithm {
 typedef enum attn_isa {
     ATTN_ISA_AUTO = 0, /* the fastest that this machine has; the environment's ATTN_ISA overrides */
     ATTN_ISA_PORTABLE = 1,
-    ATTN_ISA_AVX2 = 2,       /* AVX2, FMA, F16C */
-    ATTN_ISA_AVX512 = 3,     /* AVX-512 F, BW, DQ, VL */
-    ATTN_ISA_AVX512_BF16 = 4 /* and vdpbf16ps, for bf16 */
+    ATTN_ISA_AVX2 = 2,        /* AVX2, FMA, F16C */
+    ATTN_ISA_AVX512 = 3,      /* AVX-512 F, BW, DQ, VL */
+    ATTN_ISA_AVX512_BF16 = 4, /* and vdpbf16ps, for bf16 */
+    ATTN_ISA_AMX = 5,         /* no kernels yet */
+    ATTN_ISA_NEON = 6,        /* 64-bit Arm */
+    ATTN_ISA_NEON_BF16 = 7    /* and bfmmla, for bf16 */
 } attn_isa;
 
 typedef enum attn_feature {

@@ -11,10 +11,11 @@
 #define DECODE_CHUNK 2048 /* keys; fixed, so that results do not depend on threads */
 
 static attn_status context_open(attn_context *context) {
-    const attni_cpu_features *f = attni_cpu_features_get();
-    attni_text_add(&context->description, "%s\ninstruction sets: portable%s%s%s\nthreads: %d\n", f->name,
-                   f->avx2 ? " avx2" : "", f->avx512 ? " avx512" : "", f->avx512_bf16 ? " avx512_bf16" : "",
-                   context->options.threads);
+    attni_text_add(&context->description, "%s\ninstruction sets: portable", attni_cpu_features_get()->name);
+    for (int i = ATTN_ISA_PORTABLE + 1; i <= ATTN_ISA_NEON_BF16; i++)
+        if (attni_isa_refusal((attn_isa)i) == NULL)
+            attni_text_add(&context->description, " %s", attni_isa_name((attn_isa)i));
+    attni_text_add(&context->description, "\nthreads: %d\n", context->options.threads);
     return ATTN_OK;
 }
 
@@ -30,15 +31,17 @@ static attn_status asked_isa(const attn_plan *plan, attn_isa *isa) {
     if (*isa == ATTN_ISA_AUTO && environment != NULL && environment[0] != 0) {
         source = "ATTN_ISA";
         int found = 0;
-        for (int i = ATTN_ISA_AUTO; i <= ATTN_ISA_AVX512_BF16; i++) {
+        for (int i = ATTN_ISA_AUTO; i <= ATTN_ISA_NEON_BF16; i++) {
             if (strcmp(environment, attni_isa_name((attn_isa)i)) != 0) continue;
             *isa = (attn_isa)i;
             found = 1;
         }
         if (!found)
-            return attni_fail(ATTN_INVALID_ARGUMENT,
-                              "ATTN_ISA is \"%s\"; allowed is auto, portable, avx2, avx512 or avx512_bf16",
-                              environment);
+            return attni_fail(
+                ATTN_INVALID_ARGUMENT,
+                "ATTN_ISA is \"%s\"; allowed is auto, portable, avx2, avx512, avx512_bf16, amx, "
+                "neon or neon_bf16",
+                environment);
     }
     const char *refusal = attni_isa_refusal(*isa);
     if (refusal != NULL)

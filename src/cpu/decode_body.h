@@ -23,7 +23,10 @@
 
 #define DECODE_KEYS 32
 #define DECODE_TILE_ROWS 64
-/* Lines of K and of V to prefetch with each vector of dims of a few keys' scores, or each key's values. */
+/*
+ * Lines of K and of V to prefetch with each vector of dims of a few keys' scores, or each key's values; with vectors of
+ * 4 less often, as a line is many of them.
+ */
 #define DECODE_LINES (dtype == ATTN_F32 ? 2 : 1)
 
 /* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
@@ -148,7 +151,7 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dty
         for (int r = 0; r < rows; r++) acc[i][r] = vf_zero();
     }
     for (int64_t d = 0; d < dim; d += SIMD_LANES) {
-        prefetch_lines(ahead, DECODE_LINES);
+        if (SIMD_LANES > 4 || d % 16 == 0) prefetch_lines(ahead, DECODE_LINES);
         vf k[4];
         SIMD_UNROLL
         for (int i = 0; i < keys; i++)
@@ -170,7 +173,8 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_sc
                                const decode_head *h, const decode_panel *k, decode_ahead *ahead, int64_t key,
                                int64_t count, int64_t dim) {
     const char *base = k->base + h->head * k->head_stride + key * k->key_stride;
-    const int together = rows <= 4 && SIMD_LANES >= 16 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
+    const int together =
+        rows <= 4 && SIMD_REGISTERS >= 32 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
     const float *q = h->q;
     for (int64_t j = 0; j < count; j += SIMD_LANES) {
         vf partial[ATTNI_DECODE_ROWS][SIMD_LANES], acc[4][ATTNI_DECODE_ROWS];
@@ -209,7 +213,7 @@ SIMD_INLINE void decode_values(const int rows, const int vectors, const attn_dty
         for (int c = 0; c < vectors; c++) acc[r][c] = vf_load(o + r * w->ld_o + d + c * SIMD_LANES);
     }
     for (int64_t j = 0; j < count; j++) {
-        prefetch_lines(ahead, DECODE_LINES);
+        if (SIMD_LANES > 4 || j % 2 == 0) prefetch_lines(ahead, DECODE_LINES);
         const char *from = base + j * v->key_stride + d * size;
         vf x[4];
         SIMD_UNROLL

@@ -43,6 +43,31 @@ static void detect(attni_cpu_features *f) {
     /* AMD's cores issue two vdpbf16ps a cycle; Intel's (measured on Emerald Rapids) one in two. */
     f->bf16_dot_pays = f->avx512_bf16 && vendor_b == 0x68747541u; /* "Auth" of AuthenticAMD */
 }
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <stdio.h>
+#include <sys/auxv.h>
+
+/* Bits of the kernel's arch/arm64/include/uapi/asm/hwcap.h, which old headers lack. */
+enum { CAP_CPUID = 1 << 11, CAP2_BF16 = 1 << 14 };
+
+static void detect(attni_cpu_features *f) {
+    strcpy(f->name, "64-bit Arm");
+    if (getauxval(AT_HWCAP) & CAP_CPUID) { /* the kernel answers for the register, which is not the user's */
+        uint64_t midr;
+        __asm__("mrs %0, midr_el1" : "=r"(midr));
+        snprintf(f->name, sizeof f->name, "64-bit Arm, implementer 0x%02x, part 0x%03x",
+                 (unsigned)(midr >> 24 & 0xff), (unsigned)(midr >> 4 & 0xfff));
+    }
+    f->neon = true; /* every 64-bit Arm that runs C with floating-point arguments has it */
+    f->neon_bf16 = f->bf16_dot_pays = (getauxval(AT_HWCAP2) & CAP2_BF16) != 0;
+}
+#else
+static void detect(attni_cpu_features *f) {
+    strcpy(f->name, "64-bit Arm");
+    f->neon = true;
+}
+#endif
 #else
 static void detect(attni_cpu_features *f) { strcpy(f->name, "a processor without kernels of its own"); }
 #endif
@@ -68,6 +93,9 @@ const char *attni_isa_name(attn_isa isa) {
     case ATTN_ISA_AVX2: return "avx2";
     case ATTN_ISA_AVX512: return "avx512";
     case ATTN_ISA_AVX512_BF16: return "avx512_bf16";
+    case ATTN_ISA_AMX: return "amx";
+    case ATTN_ISA_NEON: return "neon";
+    case ATTN_ISA_NEON_BF16: return "neon_bf16";
     }
     return "unknown";
 }
@@ -80,6 +108,12 @@ const char *attni_isa_refusal(attn_isa isa) {
     case ATTN_ISA_AVX512:
         return f->avx512 ? NULL : "this processor or its operating system lacks AVX-512 F, BW, DQ or VL";
     case ATTN_ISA_AVX512_BF16: return f->avx512_bf16 ? NULL : "this processor lacks AVX-512 BF16 (vdpbf16ps)";
+    case ATTN_ISA_AMX: return "this version has no kernels for it";
+    case ATTN_ISA_NEON: return f->neon ? NULL : "this processor is no 64-bit Arm";
+    case ATTN_ISA_NEON_BF16:
+        return f->neon_bf16
+                   ? NULL
+                   : "this processor lacks FEAT_BF16 (bfmmla), or the operating system does not tell";
     case ATTN_ISA_AUTO:
     case ATTN_ISA_PORTABLE: return NULL;
     }

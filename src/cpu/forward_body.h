@@ -41,6 +41,7 @@
 
 /* ---------------------------------------------------------------- products */
 
+#ifndef FORWARD_OWN_PRODUCT
 /* c[r][v] += a[r] * b[v] over count units of a ([unit][FORWARD_MR]) and b ([unit][row]). */
 SIMD_INLINE void multiply_tile(const int nv, const float *a, const float *b, int64_t count,
                                vf c[FORWARD_MR][FORWARD_NV]) {
@@ -61,6 +62,7 @@ SIMD_INLINE void multiply_tile(const int nv, const float *a, const float *b, int
         b += FORWARD_STEP * FORWARD_SUB_ROWS;
     }
 }
+#endif
 
 /* FORWARD_MR keys: S^T = K Q^T, and the maximum of each lane so far. */
 SIMD_INLINE void scores_tile(const int nv, const float *q, const float *k, int64_t units, float *s,
@@ -188,6 +190,7 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
                                       l_rounded + v * SIMD_LANES, o + v * SIMD_LANES, f->dim_v);
     probabilities(nv, w->s, count, w->rows.units.to_log2, reference, l, l_rounded);
     if (job->options & ATTNI_DROPOUT) score_dropout(job, tile, &w->rows, &block);
+    arrange(w->s, count / SIMD_PAIR, nv * SIMD_LANES, FORWARD_SUB_ROWS);
 
     for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR) {
         if (d % (AHEAD_EVERY * FORWARD_MR) == 0) prefetch_step(job, tile, w);

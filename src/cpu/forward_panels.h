@@ -101,6 +101,16 @@ static size_t forward_scratch_bytes(int64_t rows, int64_t slots, int64_t dim_qk,
     return forward_carve(&w, NULL, rows, slots, dim_qk, dim_v);
 }
 
+/*
+ * A file with a product of its own (FORWARD_OWN_PRODUCT, with multiply_tile and this function, before it includes
+ * forward_body.h) may put rows of units, an even number, of so many lanes and stride apart, into another order.
+ */
+#ifndef FORWARD_OWN_PRODUCT
+SIMD_INLINE void arrange(float *x, int64_t rows, int64_t lanes, int64_t stride) {
+    (void)x, (void)rows, (void)lanes, (void)stride;
+}
+#endif
+
 /* ---------------------------------------------------------------- load */
 
 /* Q^T of one sub: rows become lanes. Absent rows hold zeros. */
@@ -123,6 +133,7 @@ static void load_queries(const attni_job *job, const attni_tile *tile, int64_t f
                 vf_store(q + (d + i) * FORWARD_SUB_ROWS + v * SIMD_LANES, vf_load(block + i * SIMD_LANES));
         }
     }
+    arrange(q, f->units_qk, FORWARD_SUB_ROWS, FORWARD_SUB_ROWS);
 }
 
 /* SIMD_LANES keys to their place in the K panel; those beyond count are zeros. */
@@ -185,6 +196,9 @@ static void load_keys(const attni_job *job, const attni_tile *tile, int64_t key,
                   w->k + j / FORWARD_MR * FORWARD_MR * f->units_qk + j % FORWARD_MR);
     for (int64_t j = 0; j < padded; j += SIMD_PAIR)
         pack_values(job, tile, key + j, count - j, f, w->staging, w->v + j / SIMD_PAIR * FORWARD_MR);
+    arrange(w->k, padded / FORWARD_MR * f->units_qk, FORWARD_MR, FORWARD_MR);
+    for (int64_t d = 0; d < f->dim_v; d += FORWARD_MR)
+        arrange(w->v + d / FORWARD_MR * f->ld_v, padded / SIMD_PAIR, FORWARD_MR, FORWARD_MR);
 }
 
 /* Where block `block` is kept. */

@@ -5,6 +5,8 @@
 #ifndef ATTNI_FORWARD_SCORES_H
 #define ATTNI_FORWARD_SCORES_H
 
+#include <string.h>
+
 #include "cpu/score_math.h"
 
 #define FORWARD_SUB_ROWS (FORWARD_NV * SIMD_LANES)

@@ -4,7 +4,8 @@
 #include "test.h"
 #include "reference/problems.h"
 
-static const char *const names[] = {"auto", "portable", "avx2", "avx512", "avx512_bf16"};
+static const char *const names[] = {"auto",        "portable", "avx2", "avx512",
+                                    "avx512_bf16", "amx",      "neon", "neon_bf16"};
 
 /* The tier that a kernel's row in the list names; -1: no such row. */
 static int tier_of(const char *kernel) {
@@ -40,7 +41,9 @@ static attni_problems_case next_case(attn_dtype dtype, uint64_t *seed) {
 }
 
 static attn_dtype dtype_for(attn_isa isa, int i) {
-    return isa == ATTN_ISA_AVX512_BF16 ? ATTN_BF16 : (attn_dtype)(i % 3);
+    return isa == ATTN_ISA_AVX512_BF16 || isa == ATTN_ISA_AMX || isa == ATTN_ISA_NEON_BF16
+               ? ATTN_BF16
+               : (attn_dtype)(i % 3);
 }
 
 /* A context made and a plan asked for under the present ATTN_ISA. */
@@ -112,7 +115,7 @@ static void test_unknown(void) {
         CHECK(status != ATTN_OK, "ATTN_ISA=%s was taken", values[n]);
         CHECK(strstr(attn_last_error(), "ATTN_ISA") != NULL, "'%s' does not name ATTN_ISA",
               attn_last_error());
-        for (int i = 1; i < 5; ++i) {
+        for (size_t i = 1; i < sizeof names / sizeof names[0]; ++i) {
             CHECK(strstr(attn_last_error(), names[i]) != NULL, "'%s' does not offer %s", attn_last_error(),
                   names[i]);
         }
@@ -144,21 +147,22 @@ static void test_precedence(void) {
         attn_context_destroy(context);
     }
     unsetenv("ATTN_ISA");
-    if (test_has_tier(ATTN_ISA_AVX2)) {
+    const attn_isa first = test_has_tier(ATTN_ISA_NEON) ? ATTN_ISA_NEON : ATTN_ISA_AVX2;
+    if (test_has_tier(first)) {
         attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
         attn_context *context;
         attn_plan *plan;
         setenv("ATTN_ISA", "portable", 1);
-        options.isa = ATTN_ISA_AVX2;
+        options.isa = first;
         NEED(plan_of(&p, &options, &context, &plan) == ATTN_OK);
-        CHECK(tier_of(attn_plan_kernel(plan)) == ATTN_ISA_AVX2, "the option avx2 gives %s",
+        CHECK(tier_of(attn_plan_kernel(plan)) == (int)first, "the option %s gives %s", names[first],
               attn_plan_kernel(plan));
         attn_plan_destroy(plan);
         attn_context_destroy(context);
         unsetenv("ATTN_ISA");
     }
-    for (int isa = ATTN_ISA_AVX512; isa >= ATTN_ISA_PORTABLE; --isa) { /* auto takes the best that is here */
-        if (!test_has_tier((attn_isa)isa)) continue;
+    for (int isa = ATTN_ISA_NEON; isa >= ATTN_ISA_PORTABLE; --isa) { /* auto takes the best that is here */
+        if (!test_has_tier((attn_isa)isa) || dtype_for((attn_isa)isa, 0) == ATTN_BF16) continue;
         CHECK(tier_of(best) >= isa, "auto gives %s with %s at hand", best, names[isa]);
         break;
     }
@@ -166,7 +170,7 @@ static void test_precedence(void) {
 
 int main(void) {
     unsetenv("ATTN_ISA");
-    for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_AVX512_BF16; ++isa) {
+    for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16; ++isa) {
         test_forced((attn_isa)isa, 0);
         test_forced((attn_isa)isa, 1);
     }

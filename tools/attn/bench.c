@@ -193,7 +193,7 @@ static int make_plan(measurement *m) {
         return failed(m, "cannot open the device");
     if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK)
         return failed(m, "cannot plan");
-    m->peak = strstr(attn_plan_kernel(m->plan), "avx512_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
+    m->peak = strstr(attn_plan_kernel(m->plan), "_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
     return TOOL_OK;
 }
 

@@ -21,6 +21,10 @@
 #define X86 1
 #include <immintrin.h>
 #endif
+#if defined(__aarch64__)
+#define ARM 1
+#include <arm_neon.h>
+#endif
 
 /* ---------------------------------------------------------------- multiply-adds */
 
@@ -41,7 +45,6 @@ static double fma_portable(int64_t rounds, const float *data, float *sink) {
     return 2.0 * WIDTH * (double)rounds;
 }
 
-#if X86
 /*
  * Twelve accumulators as locals, so that they stay in registers. Each starts with other numbers:
  * the compiler would make equal ones one.
@@ -49,6 +52,7 @@ static double fma_portable(int64_t rounds, const float *data, float *sink) {
 #define DECLARE(type) type s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb
 #define EACH(f) f(s0) f(s1) f(s2) f(s3) f(s4) f(s5) f(s6) f(s7) f(s8) f(s9) f(sa) f(sb)
 
+#if X86
 __attribute__((target("avx2,fma"))) static double fma_avx2(int64_t rounds, const float *data, float *sink) {
     const __m256 a = _mm256_loadu_ps(data), b = _mm256_loadu_ps(data + 32);
     __m256 sum = b;
@@ -104,6 +108,30 @@ __attribute__((target("avx512f,avx512bf16"))) static double dot_bf16(int64_t rou
 }
 #endif
 
+#if ARM
+/* Sixteen: four pipes of latency 4. */
+#define EACH16(f) EACH(f) f(sc) f(sd) f(se) f(sf)
+
+static double fma_neon(int64_t rounds, const float *data, float *sink) {
+    const float32x4_t a = vld1q_f32(data), b = vld1q_f32(data + 32);
+    float32x4_t sum = b, sc, sd, se, sf;
+    DECLARE(float32x4_t);
+#define BEGIN(s) s = vld1q_f32(data++);
+#define STEP(s) s = vfmaq_laneq_f32(s, b, a, 1);
+#define END(s) sum = vaddq_f32(sum, s);
+    EACH16(BEGIN)
+    for (int64_t i = 0; i < rounds; i++) {
+        EACH16(STEP)
+    }
+    EACH16(END)
+#undef BEGIN
+#undef STEP
+#undef END
+    *sink += vgetq_lane_f32(sum, 0);
+    return 2.0 * 16 * 4 * (double)rounds;
+}
+#endif
+
 typedef struct flops_loop {
     const char *name;
     flops_fn run;
@@ -116,8 +144,13 @@ static flops_loop find_loop(bench_peak peak) {
     if (__builtin_cpu_supports("avx512f")) return (flops_loop){"fma_avx512", fma_avx512};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return (flops_loop){"fma_avx2", fma_avx2};
-#endif
+#elif ARM
+    if (peak == BENCH_PEAK_BF16)
+        return (flops_loop){"bfmmla", bench_peak_bfmmla}; /* asked for by a kernel that has it */
+    return (flops_loop){"fma_neon", fma_neon};
+#else
     (void)peak;
+#endif
     return (flops_loop){"fma_portable", fma_portable};
 }
 

@@ -3,11 +3,15 @@
 #define ATTN_TOOL_BENCH_PEAK_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef enum bench_peak { BENCH_PEAK_FMA, BENCH_PEAK_BF16 } bench_peak;
 
-/* The loop that is measured: "fma_avx512", "fma_avx2", "fma_portable", "vdpbf16ps". */
+/* The loop that is measured: "fma_avx512", "fma_avx2", "fma_neon", "fma_portable", "vdpbf16ps", "bfmmla". */
 const char *bench_peak_name(bench_peak peak);
+
+/* 64-bit Arm's bfmmla, in a file with flags of its own: so many rounds; gives their floating-point operations. */
+double bench_peak_bfmmla(int64_t rounds, const float *data, float *sink);
 
 /*
  * One sample of some 10 ms: GFLOP/s of all threads together, multiply-adds on registers alone. The

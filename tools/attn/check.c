@@ -200,7 +200,7 @@ static int check_problem(checker *c, uint64_t seed, int *on_cuda) {
     limits.device = c->device == DEVICES_CUDA;
     if (attni_problems_make(&problem, seed, &limits)) return tool_failure("check", "memory ran out");
     int taken = 0, asked = 0;
-    for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_AVX512_BF16 && c->device != DEVICES_CUDA; ++isa) {
+    for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16 && c->device != DEVICES_CUDA; ++isa) {
         if ((c->isa != ATTN_ISA_AUTO && c->isa != isa) || !is_tier_here(c, (attn_isa)isa)) continue;
         ++asked;
         taken += check_tier(c, &problem, (attn_isa)isa, &random);

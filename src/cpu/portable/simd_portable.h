@@ -9,6 +9,7 @@
 #include "core/internal.h"
 
 #define SIMD_LANES 4
+#define SIMD_REGISTERS 16
 #define SIMD_PAIR 1
 #if defined(__GNUC__)
 #define SIMD_INLINE static inline __attribute__((always_inline))

@@ -9,6 +9,7 @@
 #include "core/internal.h"
 
 #define SIMD_LANES 8
+#define SIMD_REGISTERS 16
 #define SIMD_PAIR 1
 #define SIMD_UNROLL _Pragma("GCC unroll 8")
 #define SIMD_INLINE static inline __attribute__((always_inline))

@@ -11,6 +11,7 @@
 #include "core/internal.h"
 
 #define SIMD_LANES 16
+#define SIMD_REGISTERS 32
 #define SIMD_UNROLL _Pragma("GCC unroll 16")
 #define SIMD_INLINE static inline __attribute__((always_inline))
 
