@@ -1,6 +1,8 @@
 /*
  * forward_neon_bf16: both products by bfmmla, P rounded to bf16 on its way out of the softmax. Register tile 8 x 12
  * as in forward_neon: 24 accumulators of 2 x 2, 4 pairs of keys (or dims), 1 pair of queries: 29 of 32 registers.
+ * Chosen by itself: others measured bfmmla against fmla in matrix products as 3.9 times as fast on Cortex-A710, 3.4 on
+ * Cortex-X2 and 1.1 on Cortex-A510 (IREE, pull request 14495); this kernel has been run under emulation only.
  * Panels of 16-bit numbers are half as large as forward_neon's; the tile's sizes are the same, as O^T is.
  */
 #include "cpu/arm/simd_neon_bf16.h"
