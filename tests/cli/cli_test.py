@@ -204,7 +204,7 @@ class Case:
 
 # ---------------------------------------------------------------- help and usage
 
-COMMANDS = ("run", "check", "bench", "info", "io", "split", "plot")
+COMMANDS = ("run", "check", "bench", "info", "io", "split", "plot", "trace")
 
 
 def test_help():

@@ -23,8 +23,10 @@ static const tool_command commands[] = {
     {"io", attn_tool_io, "what attention moves between slow and fast memory, counted"},
     {"split", attn_tool_split, "how warps share a tile, and what that costs in shared memory"},
     {"plot", attn_tool_plot, "results in CSV files as a picture"},
+    {"trace", attn_tool_trace, "attention on a toy, tile by tile, in the terminal or as an animated page"},
     {"precompile", attn_tool_precompile, "CUDA kernels into the disk cache"},
 };
+#define COMMAND_NAMES "run, check, bench, info, io, split, plot, trace, precompile"
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
 static int complain(int status, const char *command, const char *format, va_list arguments) {
@@ -69,9 +71,7 @@ static void print_help(void) {
 }
 
 static int dispatch(int argc, char **argv) {
-    if (argc < 2)
-        return tool_usage_error("", "no command given; one of run, check, bench, info, io, split, plot, "
-                                    "precompile (see attn --help)");
+    if (argc < 2) return tool_usage_error("", "no command given; one of " COMMAND_NAMES " (see attn --help)");
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_help();
@@ -84,9 +84,8 @@ static int dispatch(int argc, char **argv) {
     }
     for (int i = 0; i < COMMAND_COUNT; i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].main(argc - 1, argv + 1);
-    return tool_usage_error(
-        "", "unknown %s '%s'; one of run, check, bench, info, io, split, plot, precompile (see attn --help)",
-        name[0] == '-' ? "option" : "command", name);
+    return tool_usage_error("", "unknown %s '%s'; one of " COMMAND_NAMES " (see attn --help)",
+                            name[0] == '-' ? "option" : "command", name);
 }
 
 int main(int argc, char **argv) {

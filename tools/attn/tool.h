@@ -11,6 +11,7 @@ int attn_tool_run(int argc, char **argv);
 int attn_tool_check(int argc, char **argv);
 int attn_tool_bench(int argc, char **argv);
 int attn_tool_info(int argc, char **argv);
+int attn_tool_trace(int argc, char **argv);
 int attn_tool_precompile(int argc, char **argv);
 int attn_tool_io(int argc, char **argv);
 int attn_tool_split(int argc, char **argv);

@@ -1,0 +1,395 @@
+#!/usr/bin/env python3
+"""The page of `attn trace --html` in a real browser: python3 page_test.py path/to/attn [FOLDER]
+
+Plays, steps and scrubs by keyboard and by mouse, and compares the numbers with the terminal's. Skipped (exit status 77)
+where there is no Chromium; the environment's CHROMIUM names one. Screenshots go to FOLDER, if given, to be looked at.
+Ends with "N passed, N failed".
+"""
+
+import pathlib
+import re
+import sys
+import tempfile
+import time
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import browser  # noqa: E402
+import cli_test as cli  # noqa: E402
+import trace_test  # noqa: E402
+
+PAGE = None   # the browser
+PATH = ""     # the page's file
+TEXT = ""     # what the terminal showed in the same run
+RUNS = {}     # the page's JSON
+TOO_LONG = 20  # seconds, for waiting only
+CHAPTERS = (("standard_simple", "simple"), ("standard", "flash2"), ("large_simple", "large_flash2"), ("flash1", "flash2"))
+
+# ---------------------------------------------------------------- asking the page
+
+
+def opened(fragment="", width=1280, height=900, phone=False, **media):
+    media = {"prefers_color_scheme": "light", "prefers_reduced_motion": "no-preference", **media}
+    PAGE.size(width, height, phone)
+    PAGE.media(**media)
+    PAGE.open(PATH, fragment)
+    PAGE.evaluate("localStorage.clear()")
+
+
+def tick():
+    return int(PAGE.evaluate("document.getElementById('scrub').value"))
+
+
+def last():
+    return int(PAGE.evaluate("document.getElementById('scrub').max"))
+
+
+def playing():
+    return PAGE.evaluate("document.getElementById('play').textContent.trim()") == "Pause"
+
+
+def chapter():
+    return PAGE.evaluate("[...document.querySelectorAll('#chapters button')].findIndex(b => b.ariaCurrent === 'true') + 1")
+
+
+def theme():
+    return PAGE.evaluate("document.documentElement.dataset.theme")
+
+
+def click(selector):
+    x, y = PAGE.evaluate(f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+                         " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()")
+    PAGE.click(x, y)
+
+
+def settle():
+    """Two frames, so that what was asked for is drawn."""
+    PAGE.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def until(test):
+    end = time.monotonic() + TOO_LONG
+    while not test():
+        assert time.monotonic() < end, "never true"
+        time.sleep(0.02)
+
+
+# ---------------------------------------------------------------- keyboard
+
+
+def test_steps_by_keyboard():
+    opened()
+    assert (tick(), chapter()) == (0, 1)
+    PAGE.press("Right")
+    PAGE.press("Right")
+    assert tick() == 2
+    PAGE.press("Left")
+    assert tick() == 1
+    PAGE.press("End")
+    assert tick() == last() > 40
+    PAGE.press("Right")
+    assert tick() == last()
+    PAGE.press("Home")
+    PAGE.press("Left")
+    assert tick() == 0
+    PAGE.press("PageDown")
+    here = tick()
+    PAGE.press("PageDown")
+    assert tick() > here > 0
+    PAGE.press("PageUp")
+    assert tick() == here
+
+
+def test_plays_by_keyboard():
+    opened("#1.0")
+    for _ in range(3):
+        PAGE.press("+")
+    PAGE.press("Space")
+    assert playing()
+    until(lambda: tick() >= 3)
+    PAGE.press("Space")
+    assert not playing()
+    here = tick()
+    time.sleep(0.7)
+    assert tick() == here
+    PAGE.press("End")
+    PAGE.press("Left")
+    PAGE.press("Space")
+    until(lambda: tick() == last() and not playing())
+
+
+def test_scrubs_by_keyboard():
+    """With nothing but Tab and arrows; the focus can be seen on the way."""
+    opened("#2.10")
+    for _ in range(30):
+        PAGE.press("Tab")
+        outline, name = PAGE.evaluate("(e => [getComputedStyle(e).outlineStyle + getComputedStyle(e).outlineWidth, e.id])"
+                                      "(document.activeElement)")
+        assert outline == "solid3px", (name, outline)
+        if name == "scrub":
+            break
+    assert name == "scrub"
+    PAGE.press("Right")
+    assert tick() == 11
+    assert PAGE.evaluate("document.getElementById('scrub').getAttribute('aria-valuetext')").startswith("step 11 of")
+
+
+def test_every_control_by_keyboard():
+    opened("#2.10")
+    reached = set()
+    for _ in range(40):
+        PAGE.press("Tab")
+        reached.add(PAGE.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert {"theme", "help", "back", "play", "step", "scrub", "speed"} <= reached, reached
+    PAGE.evaluate("document.getElementById('step').focus()")
+    PAGE.press("Space")
+    PAGE.press("Enter")
+    assert tick() == 12 and not playing()
+
+
+def test_chapters_and_help_by_keyboard():
+    opened()
+    for n in (3, 4, 2):
+        PAGE.press(str(n))
+        assert chapter() == n and tick() == 0
+    PAGE.press("?")
+    assert PAGE.evaluate("document.getElementById('dialog').open")
+    PAGE.press("3")
+    assert chapter() == 2
+    PAGE.press("Escape")
+    assert not PAGE.evaluate("document.getElementById('dialog').open")
+
+
+# ---------------------------------------------------------------- mouse
+
+
+def test_mouse():
+    opened("#2.0")
+    click("#step")
+    click("#step")
+    click("#back")
+    assert tick() == 1
+    x, y, width = PAGE.evaluate("(r => [r.x, r.y + r.height / 2, r.width])(document.getElementById('scrub').getBoundingClientRect())")
+    PAGE.click(x + width / 2, y)
+    assert abs(tick() - last() / 2) <= 2, tick()
+    click("#play")
+    assert playing()
+    click("#play")
+    assert not playing()
+    click("#chapters button:nth-child(3)")
+    assert chapter() == 3
+    click("#numbers summary")
+    click("#table tbody tr:nth-child(5) button")
+    assert PAGE.evaluate("document.querySelector('#table tr.current').textContent").startswith("A[0,2]")
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_table_is_the_terminals():
+    opened()
+    for number, name in ((1, "simple"), (2, "flash2"), (3, "large_flash2")):
+        PAGE.press(str(number))
+        rows = PAGE.evaluate("[...document.querySelectorAll('#table tbody tr')].map(r => [...r.cells].map(c => c.textContent))")
+        found = []
+        for title, query, *cells in rows:
+            if title:
+                found.append((title, {}))
+            found[-1][1][int(query[1:])] = [c for c in cells if c]
+        part = trace_test.tiles(trace_test.part(TEXT, number + 1))
+        if name == "large_flash2":  # the terminal shows its last rows
+            found, part = found[4:], part[4:]
+        assert found == part and len(found) in (8, 4), (name, found, part)
+
+
+def pictures():
+    """What each side draws: {place in fast memory: numbers}, the numbers of slow memory, and how many steps it took."""
+    sides = PAGE.evaluate("""["left", "right"].map(side => {
+        const full = cell => cell.querySelector("title").textContent, svg = document.querySelector(`#${side} svg`);
+        return [[...svg.querySelectorAll("[data-slot]")].map(s => [s.dataset.slot, [...s.querySelectorAll(".cell")].map(full)]),
+                [...svg.querySelectorAll(".slow .cell:not(.empty)")].map(full), document.querySelector(`#${side} .chip`).textContent];
+    })""")
+    found = []
+    for slots, slow, chip in sides:
+        step = re.search(r"step (\d+) of", chip)
+        found.append(({int(t): [str(float(x) + 0.0) for x in cells] for t, cells in slots}, [str(float(x)) for x in slow],
+                      int(step.group(1)) if step else None if chip.startswith("done") else 0))
+    return found
+
+
+def scrub(at):
+    PAGE.evaluate(f"(s => {{ s.value = {at}; s.dispatchEvent(new Event('input')); }})(document.getElementById('scrub'))")
+
+
+def test_picture_is_the_record():
+    """Fast memory as it is drawn has the numbers of the record, at every ninth step of every chapter."""
+    compared = 0
+    opened(prefers_reduced_motion="reduce")
+    for n, names in enumerate(CHAPTERS, 1):
+        PAGE.press(str(n))
+        states = [list(trace_test.states(RUNS[name])) for name in names]
+        for at in range(0, last() + 1, 9):
+            scrub(at)
+            for (slots, _, k), name, run in zip(pictures(), names, states):
+                held = {} if k == 0 else run[-1 if k is None else k - 1][2]
+                want = {t: [str(x + 0.0) for x in data] for t, (what, _, _, data) in held.items()
+                        if what != "m" or RUNS[name]["maximum"]}
+                assert slots == want, (name, at, k)
+                compared += len(slots)
+    assert compared > 200
+
+
+def test_final_picture():
+    opened()
+    for n, name in ((1, "simple"), (2, "flash2"), (4, "flash2")):
+        PAGE.press(str(n))
+        PAGE.press("End")
+        _, slow, step = pictures()[1]
+        assert step is None
+        for x in RUNS[name]["O"]:
+            assert str(float(x)) in slow, (name, x)
+        done = PAGE.evaluate("[...document.querySelectorAll('.chip')].map(c => c.textContent)")
+        for chip, run in zip(done, ("standard_simple" if n == 1 else "standard" if n == 2 else "flash1", name)):
+            assert chip == f"done after {RUNS[run]['read'] + RUNS[run]['written']} bytes", chip
+
+
+# ---------------------------------------------------------------- looks
+
+
+def test_themes():
+    opened(prefers_color_scheme="dark")
+    assert theme() == "dark"
+    opened()
+    assert theme() == "light"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = PAGE.evaluate(paper)
+    PAGE.press("t")
+    assert theme() == "dark" and PAGE.evaluate(paper) != light
+    click("#theme")
+    assert theme() == "light" and PAGE.evaluate(paper) == light
+
+
+def test_motion():
+    opened("#2.0")
+    PAGE.evaluate("window.flights = 0, (f => Element.prototype.animate = function (...a) { flights++; return f.apply(this, a); })"
+                  "(Element.prototype.animate)")
+    PAGE.press("Right")
+    assert PAGE.evaluate("flights") == 2
+    PAGE.media(prefers_reduced_motion="reduce")
+    PAGE.press("Right")
+    PAGE.press("Right")
+    assert PAGE.evaluate("flights") == 2 and tick() == 3
+
+
+def test_sizes():
+    """On screens from a small phone up: nothing wider than the screen, numbers legible and inside their cells."""
+    opened("#2.0")
+    for width, height in ((1440, 900), (1024, 768), (768, 1024), (390, 844), (320, 568)):
+        PAGE.size(width, height, width < 1000)
+        for n in (1, 2, 3, 4):
+            PAGE.press(str(n))
+            PAGE.press("End")
+            settle()
+            page_width, smallest, over = PAGE.evaluate("""(() => {
+                const texts = [...document.querySelectorAll("svg .cell text")].filter(t => t.getClientRects().length);
+                const over = texts.filter(t => t.getBBox().width > t.parentNode.querySelector("rect").getBBox().width + .5);
+                return [document.documentElement.scrollWidth, Math.min(...texts.map(t => parseFloat(t.getAttribute("font-size")))),
+                        over.map(t => t.textContent)];
+            })()""")
+            assert page_width <= width, (width, n, page_width)
+            assert smallest >= 6.5 and over == [], (width, n, smallest, over)
+
+
+def test_labels():
+    opened("#2.20")
+    bare = PAGE.evaluate("[...document.querySelectorAll('button, input, select, svg[role=img]')].filter(e => "
+                         "!(e.ariaLabel || e.textContent.trim() || (e.labels && e.labels.length))).map(e => e.outerHTML)")
+    assert bare == [], bare
+    assert PAGE.evaluate("document.querySelector('#right svg').getAttribute('aria-label')").startswith("FlashAttention-2.")
+    assert PAGE.evaluate("document.documentElement.lang") == "en"
+    assert PAGE.evaluate("document.querySelectorAll('h1').length") == 1
+
+
+def test_contrast():
+    """Text on its ground: at least 4.5 to 1 (WCAG 2.1, 1.4.3), in both themes."""
+    opened("#2.20")
+    for scheme in ("light", "dark"):
+        assert theme() == scheme
+        ratios = PAGE.evaluate("""(() => {
+            const style = getComputedStyle(document.documentElement), colour = name => style.getPropertyValue(name).trim();
+            const light = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16) / 255)
+                .map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4).reduce((s, c, i) => s + c * [.2126, .7152, .0722][i], 0);
+            const pairs = [];
+            for (const ground of ["--paper", "--raised", "--slow", "--fast"]) for (const ink of ["--ink", "--soft"]) pairs.push([ink, ground]);
+            pairs.push(["--on-accent", "--accent"], ["--read", "--raised"], ["--write", "--raised"], ["--v", "--raised"], ["--accent", "--paper"]);
+            return pairs.map(p => { const [a, b] = p.map(n => light(colour(n))); return [p.join(), (Math.max(a, b) + .05) / (Math.min(a, b) + .05)]; });
+        })()""")
+        assert all(r >= 4.5 for _, r in ratios), (scheme, [x for x in ratios if x[1] < 4.5])
+        PAGE.press("t")
+
+
+def test_source_alone():
+    """The page's source without numbers says what it is."""
+    source = pathlib.Path(__file__).resolve().parent.parent.parent / "tools" / "attn" / "trace_page.html"
+    PAGE.open(source)
+    assert "attn trace --html" in PAGE.evaluate("document.body.textContent")
+
+
+def test_quiet():
+    """After all of the above: no error, no warning, nothing asked of a network."""
+    assert PAGE.errors == [], PAGE.errors
+    asked = {url for url in PAGE.requests if not re.match(r"file:|data:|about:", url)}
+    assert not asked, asked
+
+
+# ---------------------------------------------------------------- screenshots
+
+
+def screenshots(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    shots = {"light": ("#2.41", {}), "dark": ("#2.41", {"prefers_color_scheme": "dark"}), "overflow": ("#3.55", {"prefers_color_scheme": "dark"}),
+             "flash1": ("#4.60", {}), "laptop": ("#1.30", {"width": 1366, "height": 768}),
+             "phone": ("#2.41", {"width": 390, "height": 844, "phone": True}),
+             "phone-dark": ("#3.55", {"width": 390, "height": 844, "phone": True, "prefers_color_scheme": "dark"})}
+    for name, (fragment, how) in shots.items():
+        opened(fragment, **how)
+        settle()
+        PAGE.screenshot(folder / f"{name}.png")
+
+
+def main():
+    global PAGE, PATH, TEXT, RUNS
+    if len(sys.argv) < 2:
+        sys.exit("usage: page_test.py path/to/attn [FOLDER]")
+    program = browser.find()
+    if program is None:
+        print("no Chromium here (Debian: apt-get install chromium), so the page of attn trace is not tried in a browser")
+        sys.exit(77)
+    cli.ATTN = str(pathlib.Path(sys.argv[1]).resolve())
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        cli.FOLDER = pathlib.Path(folder)
+        TEXT, _, RUNS = trace_test.page()
+        PATH = cli.FOLDER / "trace.html"
+        PAGE = browser.Browser(program)
+        tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+        for name, test in tests:
+            began = time.monotonic()
+            try:
+                test()
+            except Exception as error:  # noqa: BLE001, a test may fail in any way
+                failed += 1
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                print(f"{name}: {type(error).__name__}: {error} ({where.line})")
+            print(f"{time.monotonic() - began:6.1f} s  {name}", file=sys.stderr)
+        if len(sys.argv) > 2:
+            screenshots(pathlib.Path(sys.argv[2]))
+        PAGE.close()
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
