@@ -84,6 +84,7 @@ programs() {
 }
 
 command_line() { ATTN=$PWD/$build/$1/bin/attn bash tests/cli/run.sh; }
+page() { (need python3 python3; python3 tests/page/page_test.py "$build/$1/bin/attn" "$build/page"); } # screenshots there
 old_cpu() {
     (need qemu-x86_64 qemu-user
      [ "$(uname -m)" = x86_64 ] || { echo "this machine is not x86-64"; exit 77; }
@@ -130,6 +131,7 @@ all)
         step programs programs gcc -E attn_check
         step check "$build/gcc/bin/attn" check --problems 20000 --seed 1
         step command-line command_line gcc
+        step page page gcc
         step symbols scripts/check_symbols.sh "$build/gcc/lib/libattn.so"
         step version scripts/check_version.sh "$build/gcc/bin/attn"
         step package tests/package/run.sh "$build/gcc" "$build/package"

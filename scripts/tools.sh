@@ -8,6 +8,7 @@ want clang clang libclang-rt-dev
 want qemu-x86_64 qemu-user
 if [ "$(uname -m)" = x86_64 ]; then want aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; fi
 want pkg-config pkg-config
+[ -n "${CHROMIUM:-}" ] || command -v google-chrome > /dev/null || want chromium chromium # the page of attn trace
 [ ${#packages[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || [ -n "${ATTN_NO_INSTALL:-}" ] || ! command -v apt-get > /dev/null; then exit 0; fi
 

@@ -243,6 +243,18 @@ def test_refusals():
     refuses(1, "trace", *files, "--tile", "1,1", "--html", cli.FOLDER / "x.html", says=["bytes", "300000"])
 
 
+def test_documented_output():
+    """What docs/lab.md shows is what the command says; "..." stands for lines left out."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "lab.md").read_text(encoding="utf-8")
+    shown_blocks = re.findall(r"^```\n\$ attn (trace\b[^\n]*)\n(.*?)^```$", text, re.M | re.S)
+    assert len(shown_blocks) == 2
+    for command, block in shown_blocks:
+        out = succeeds(*command.split())
+        for piece in filter(None, re.split(r"^\.\.\.\n", block, flags=re.M)):
+            assert piece in out, f"attn {command} does not say\n{piece}"
+            out = out[out.index(piece) + len(piece):]
+
+
 # ---------------------------------------------------------------- the page's file
 
 
