@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The page of `attn trace --html` in a real browser: python3 page_test.py path/to/attn [FOLDER]
+"""The page of `attn trace --html` in a real browser: python3 page_test.py path/to/attn [FOLDER [NAME]...]
 
 Plays, steps and scrubs by keyboard and by mouse, and compares the numbers with the terminal's. Skipped (exit status 77)
 where there is no Chromium; the environment's CHROMIUM names one. Screenshots go to FOLDER, if given, to be looked at.
@@ -362,7 +362,7 @@ def screenshots(folder):
 def main():
     global PAGE, PATH, TEXT, RUNS
     if len(sys.argv) < 2:
-        sys.exit("usage: page_test.py path/to/attn [FOLDER]")
+        sys.exit("usage: page_test.py path/to/attn [FOLDER [NAME]...]")
     program = browser.find()
     if program is None:
         print("no Chromium here (Debian: apt-get install chromium), so the page of attn trace is not tried in a browser")
@@ -375,6 +375,8 @@ def main():
         PATH = cli.FOLDER / "trace.html"
         PAGE = browser.Browser(program)
         tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+        if len(sys.argv) > 3:
+            tests = [(name, test) for name, test in tests if any(word in name for word in sys.argv[3:])]
         for name, test in tests:
             began = time.monotonic()
             try:
@@ -384,7 +386,7 @@ def main():
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 print(f"{name}: {type(error).__name__}: {error} ({where.line})")
             print(f"{time.monotonic() - began:6.1f} s  {name}", file=sys.stderr)
-        if len(sys.argv) > 2:
+        if len(sys.argv) == 3:
             screenshots(pathlib.Path(sys.argv[2]))
         PAGE.close()
     print(f"{len(tests) - failed} passed, {failed} failed")

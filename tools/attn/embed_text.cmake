@@ -1,6 +1,25 @@
-# Writes a C file with the bytes of a text file and a zero: cmake -DINPUT= -DOUTPUT= -DNAME= -DHEADER= -P this.
+# Writes a C file with the bytes of a page and a zero: cmake -DINPUT= -DOUTPUT= -DNAME= -DHEADER= -P this. The style sheets
+# and scripts of its own folder that the page asks for are put into it.
 
-file(READ ${INPUT} bytes HEX)
+cmake_policy(VERSION 3.16)
+get_filename_component(folder ${INPUT} DIRECTORY)
+file(READ ${INPUT} page)
+
+# inline(BEFORE AFTER ELEMENT): what stands as BEFOREname.cssAFTER becomes an element with that file in it
+function(inline before after element)
+    string(REGEX MATCHALL "${before}[a-z_.]+${after}" asked "${page}")
+    foreach(line IN LISTS asked)
+        string(REGEX REPLACE "${before}([a-z_.]+)${after}" "\\1" name "${line}")
+        file(READ ${folder}/${name} text)
+        string(REPLACE "${line}" "<${element}>\n${text}</${element}>" page "${page}")
+    endforeach()
+    set(page "${page}" PARENT_SCOPE)
+endfunction()
+inline("<link rel=\"stylesheet\" href=\"" "\">" style)
+inline("<script src=\"" "\"></script>" script)
+
+file(WRITE ${OUTPUT}.html "${page}")
+file(READ ${OUTPUT}.html bytes HEX)
 string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
 string(REPEAT "....." 20 line) # 20 bytes of "0x00,"
 string(REGEX REPLACE "(${line})" "\\1\n" bytes "${bytes}")
