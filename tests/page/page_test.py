@@ -7,7 +7,9 @@ Ends with "N passed, N failed".
 """
 
 import pathlib
+import random
 import re
+import struct
 import sys
 import tempfile
 import time
@@ -202,6 +204,18 @@ def test_table_is_the_terminals():
         if name == "large_flash2":  # the terminal shows its last rows
             found, part = found[4:], part[4:]
         assert found == part and len(found) in (8, 4), (name, found, part)
+
+
+def test_format():
+    """The page's text of a number is the terminal's, ties to even included."""
+    rng = random.Random()
+    values = [0.125, 0.375, 2.625, -0.625, 12.25, 12.75, 0.005, 0.00499, 9.995, 99.95, 9999.5, -6.1e34, 1e-30, 10.0, 120.0, -0.0]
+    values += [rng.uniform(-1, 1) * 10 ** rng.uniform(-3, 6) for _ in range(2000)]
+    values = [struct.unpack("<f", struct.pack("<f", x))[0] for x in values]
+    opened()
+    got = PAGE.evaluate(f"{values}.map(format)")
+    wrong = [(x, a, trace_test.shown(x)) for x, a in zip(values, got) if a != trace_test.shown(x)]
+    assert not wrong, wrong[:5]
 
 
 def pictures():

@@ -175,7 +175,9 @@ static void explain(const trace_run *run, const trace_event *scores, const trace
             printf("%sexp(%s) is inf in float32%s", terminal_red(stdout), trace_number(largest, text),
                    plain());
         else
-            printf("l grows by the sum of exp(A), O by exp(A) V");
+            printf("%s", count_not_finite(trace_find(after, "l")) > 0
+                             ? "what is inf stays inf"
+                             : "l grows by the sum of exp(A), O by exp(A) V");
         return;
     }
     int64_t grew = 0;
