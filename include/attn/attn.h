@@ -149,10 +149,14 @@ typedef struct attn_problem {
     /* 0: slopes are (heads_q); else the distance between rows of (batch, heads_q) */
     int64_t alibi_stride_batch;
 
-    int32_t needs_backward; /* reserved: must be 0 in this version */
-    int32_t deterministic; /* same input, same plan, same bits: always so for a forward */
+    int32_t needs_backward; /* attn_backward will be called too; a CPU context has it */
+    int32_t deterministic; /* same input, same plan, same bits: always so for a forward and on the CPU */
     int32_t batch_invariant; /* a row's bits do not depend on the batch beside it: always so on the CPU */
     int32_t reserved; /* 0 */
+
+    /* needs_backward: gradients in attn_tensors, shaped as o, q, k and v and of their dtypes; 0 broadcasts
+     * dout alone. Where k or v is broadcast, dk and dv are not summed over what it is broadcast to. */
+    attn_strides dout, dq, dk, dv;
 } attn_problem;
 
 /* clang-format off */
@@ -169,7 +173,9 @@ typedef struct attn_problem {
             ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT,          \
             ATTN_STRIDES_PACKED_INIT, ATTN_LENGTHS_FULL, ATTN_LENGTHS_FULL, ATTN_MASK_NONE,        \
             ATTN_WINDOW_UNLIMITED, ATTN_WINDOW_UNLIMITED, 0.0f, 0.0f, 0, 0, 0, 0, ATTN_F32,        \
-            ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, 0, 0, 0, 0, 0                      \
+            ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, 0, 0, 0, 0, 0,                     \
+            ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT,          \
+            ATTN_STRIDES_PACKED_INIT                                                               \
     }
 /* clang-format on */
 
@@ -264,11 +270,15 @@ ATTN_API void attn_plan_destroy(attn_plan *plan);
  * as the plan. Null gives "". */
 ATTN_API const char *attn_plan_describe(const attn_plan *plan);
 
-/* Bytes of workspace that one run needs, on the plan's device, at a 64-byte aligned address. Null gives 0. */
+/* Bytes of workspace that one run needs, forward or backward, on the plan's device, at a 64-byte aligned
+ * address. Null gives 0. */
 ATTN_API size_t attn_plan_workspace_size(const attn_plan *plan);
 
 /* The name of the kernel that runs, such as "forward_avx512". Lives for ever. Null gives "". */
 ATTN_API const char *attn_plan_kernel(const attn_plan *plan);
+
+/* The one of attn_backward, such as "backward_avx512"; "" if the problem does not need a backward. */
+ATTN_API const char *attn_plan_backward_kernel(const attn_plan *plan);
 
 /* ---------------------------------------------------------------- run */
 
@@ -305,6 +315,16 @@ typedef struct attn_tensors {
     uint64_t dropout_seed, dropout_offset;
     float scale; /* any finite number; ATTN_SCALE_DEFAULT: 1/sqrt(dim_qk) */
     int32_t reserved;
+
+    /* attn_backward alone reads and writes these; attn_backward says which may be null */
+    const void *dout; /* gradient of o, of its shape and dtype, strides problem.dout */
+    const float *dlse; /* gradient of lse, laid out like lse */
+    void *dq; /* of q's shape and dtype, strides problem.dq */
+    void *dk; /* of k's shape and dtype, strides problem.dk */
+    void *dv; /* of v's shape and dtype, strides problem.dv */
+    float *dbias; /* packed (batch, heads_q, seqlen_q, seqlen_k) of the problem, float32 whatever dtype_bias
+                     is, with 1 for each of the first three whose stride in problem.bias is 0: summed over it */
+    float *dsinks; /* (heads_q) */
 } attn_tensors;
 
 /* clang-format off */
@@ -312,7 +332,7 @@ typedef struct attn_tensors {
     {                                                                                             \
         sizeof(attn_tensors), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ATTN_LENGTH_DEFAULT,               \
             ATTN_LENGTH_DEFAULT, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEFAULT,                      \
-            ATTN_POSITION_DEFAULT, 0, 0, ATTN_SCALE_DEFAULT, 0                                    \
+            ATTN_POSITION_DEFAULT, 0, 0, ATTN_SCALE_DEFAULT, 0, 0, 0, 0, 0, 0, 0, 0                \
     }
 /* clang-format on */
 
@@ -341,6 +361,27 @@ typedef struct attn_execution {
  */
 ATTN_API attn_status attn_forward(const attn_plan *plan, const attn_tensors *tensors,
                                   const attn_execution *execution);
+
+/*
+ * Computes gradients of a loss from those of O (dout) and, where it is given, of LSE (dlse), as
+ * FlashAttention-2 does (Dao 2023, algorithm 2, extended by the options): P is computed again from q, k and
+ * lse, and no array of seqlen_q * seqlen_k numbers is stored. For a row, with P before dropout,
+ *   dP = keep/(1-p) (dout . v)    D = dout . o    dS = P (dP - D + dlse)
+ *   dv = sum P keep/(1-p) dout    dq = scale sum dS c k    dk = scale sum dS c q    dbias = sum dS
+ *   dsinks = sum exp(sink - lse) (dlse - D)               c = 1 - tanh^2 of a softcap, else 1
+ * o and lse are read: a forward's over the same tensors, seed and lengths, sinks included. Keys may come in
+ * pieces, each with its key_start and the query_start of the whole: dk and dv are then the piece's, and dq
+ * its part of the sum. dq, dk, dv, dbias and dsinks may each be null, not wanted; dlse null is 0.
+ *
+ * dk and dv are summed over the query heads of a group. Rows beyond a sequence's length are not written; what
+ * no row sees, and a row that sees nothing, get 0. dbias and dsinks are written whole. A NaN or inf in dout
+ * may reach every dv of its sequence and kv head. On the CPU the bits do not depend on the number of threads,
+ * nor those of dq, dk and dv on the batch beside them.
+ * The plan's problem says needs_backward. Checks and allocations are those of attn_forward.
+ * ATTN_INVALID_ARGUMENT, ATTN_WORKSPACE_TOO_SMALL, ATTN_OUT_OF_MEMORY, ATTN_DEVICE_ERROR.
+ */
+ATTN_API attn_status attn_backward(const attn_plan *plan, const attn_tensors *tensors,
+                                   const attn_execution *execution);
 
 /*
  * One call for the CPU: makes a plan or finds it among the last ones used, and runs it. Thread safe.
@@ -414,7 +455,7 @@ typedef struct attn_kernel_info {
     const char *name; /* "forward_avx512" */
     attn_device device;
     attn_isa isa; /* CPU */
-    const char *op; /* "forward", "decode" */
+    const char *op; /* "forward", "decode", "backward" */
     const char *dtypes; /* which tensors it takes, in words */
     const char *refusal; /* why this machine cannot run it; null if it can */
 } attn_kernel_info;

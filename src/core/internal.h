@@ -34,7 +34,8 @@ void attni_text_add(attni_text *text, const char *format, ...) ATTNI_PRINTF(2, 3
 typedef enum attni_run_kind {
     ATTNI_RUN_FORWARD, /* tensors -> O, LSE */
     ATTNI_RUN_ADD,     /* tensors' keys -> accum */
-    ATTNI_RUN_FINISH   /* accum -> O, LSE */
+    ATTNI_RUN_FINISH,  /* accum -> O, LSE */
+    ATTNI_RUN_BACKWARD /* tensors -> gradients */
 } attni_run_kind;
 
 /* The arrays inside an accumulator's memory (or where a back end keeps partial results). */
@@ -62,7 +63,8 @@ typedef struct attni_backend {
     /* Fills backend_data and description. */
     attn_status (*context_open)(attn_context *context);
     void (*context_close)(attn_context *context);
-    /* Fills backend_data, kernel, workspace_size and description; problem and options are valid. */
+    /* Fills backend_data, kernel, workspace_size, description and, if needed, backward_kernel; problem and
+     * options are valid. */
     attn_status (*plan_open)(attn_plan *plan);
     void (*plan_close)(attn_plan *plan);
     /* Workspace memory of the device: null, with attni_fail's sentence, where there is none left. */
@@ -126,6 +128,7 @@ struct attn_plan {
     int64_t rows;              /* batch * heads_q * seqlen_q */
     size_t workspace_size;
     const char *kernel;
+    const char *backward_kernel; /* "" without needs_backward */
     void *backend_data;
     attni_text description;
 };

@@ -44,6 +44,7 @@ attn_status attn_plan_create(attn_context *context, const attn_problem *problem,
     p->problem = resolved;
     p->options = o;
     p->group = resolved.heads_q / resolved.heads_kv;
+    p->backward_kernel = "";
     p->rows = resolved.batch * resolved.heads_q * resolved.seqlen_q;
     attn_status status = context->backend->plan_open(p);
     if (status != ATTN_OK) {
@@ -80,6 +81,9 @@ void attn_plan_destroy(attn_plan *plan) {
 const char *attn_plan_describe(const attn_plan *plan) { return plan == NULL ? "" : plan->description.data; }
 size_t attn_plan_workspace_size(const attn_plan *plan) { return plan == NULL ? 0 : plan->workspace_size; }
 const char *attn_plan_kernel(const attn_plan *plan) { return plan == NULL ? "" : plan->kernel; }
+const char *attn_plan_backward_kernel(const attn_plan *plan) {
+    return plan == NULL ? "" : plan->backward_kernel;
+}
 
 /* ---------------------------------------------------------------- runs */
 
@@ -99,6 +103,7 @@ static attn_status check_pointer(const char *name, const void *pointer, size_t a
 static attn_status check_tensors(const attn_plan *plan, attni_run_kind kind, const attn_tensors *t) {
     const attn_problem *p = &plan->problem;
     const bool keys = kind != ATTNI_RUN_FINISH, output = kind != ATTNI_RUN_ADD;
+    const bool backward = kind == ATTNI_RUN_BACKWARD;
     const bool any_q = plan->rows > 0, any_k = any_q && p->seqlen_k > 0;
     const size_t size_q = attni_dtype_size(p->dtype_q), size_kv = attni_dtype_size(p->dtype_kv);
     if (keys) {
@@ -115,12 +120,21 @@ static attn_status check_tensors(const attn_plan *plan, attni_run_kind kind, con
         ATTNI_TRY(check_pointer("lengths_q", t->lengths_q, 4, p->batch > 0));
     if (output) {
         ATTNI_TRY(check_pointer("o", t->o, attni_dtype_size(p->dtype_o), any_q));
-        ATTNI_TRY(check_pointer("lse", t->lse, 4, false));
+        ATTNI_TRY(check_pointer("lse", t->lse, 4, backward && any_q));
         if (p->has_sinks) ATTNI_TRY(check_pointer("sinks", t->sinks, 4, any_q));
         if (t->lse != NULL && p->lengths_q == ATTN_LENGTHS_RAGGED && t->total_q < 0)
             return attni_fail(ATTN_INVALID_ARGUMENT,
                               "tensors.total_q is %lld; lse of ragged queries needs their number",
                               (long long)t->total_q);
+    }
+    if (backward) {
+        ATTNI_TRY(check_pointer("dout", t->dout, attni_dtype_size(p->dtype_o), any_q));
+        ATTNI_TRY(check_pointer("dlse", t->dlse, 4, false));
+        ATTNI_TRY(check_pointer("dq", t->dq, size_q, false));
+        ATTNI_TRY(check_pointer("dk", t->dk, size_kv, false));
+        ATTNI_TRY(check_pointer("dv", t->dv, size_kv, false));
+        if (p->has_bias) ATTNI_TRY(check_pointer("dbias", t->dbias, 4, false));
+        if (p->has_sinks) ATTNI_TRY(check_pointer("dsinks", t->dsinks, 4, false));
     }
     return ATTN_OK;
 }
@@ -165,7 +179,8 @@ static attn_status execute(const attn_plan *plan, attni_run *run, const attn_exe
         return attni_fail(ATTN_INVALID_ARGUMENT, "execution.workspace is %p; it must be 64-byte aligned",
                           execution.workspace);
     run->workspace = execution.workspace;
-    if (plan->rows == 0) return ATTN_OK;
+    /* a backward owes zeros to keys even without queries */
+    if (plan->rows == 0 && run->kind != ATTNI_RUN_BACKWARD) return ATTN_OK;
     if (run->workspace != NULL || plan->workspace_size == 0) return context->backend->run(plan, run);
     attni_block *block;
     ATTNI_TRY(attni_pool_take(context, plan->workspace_size, run->stream, &block));
@@ -179,6 +194,17 @@ attn_status attn_forward(const attn_plan *plan, const attn_tensors *tensors,
                          const attn_execution *execution) {
     if (plan == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "plan is null; attn_plan_create makes one");
     attni_run run = {.kind = ATTNI_RUN_FORWARD};
+    ATTNI_TRY(resolve_run(plan, tensors, &run));
+    return execute(plan, &run, execution);
+}
+
+attn_status attn_backward(const attn_plan *plan, const attn_tensors *tensors,
+                          const attn_execution *execution) {
+    if (plan == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "plan is null; attn_plan_create makes one");
+    if (!plan->problem.needs_backward)
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "problem.needs_backward is 0 in this plan; attn_backward needs a plan with 1");
+    attni_run run = {.kind = ATTNI_RUN_BACKWARD};
     ATTNI_TRY(resolve_run(plan, tensors, &run));
     return execute(plan, &run, execution);
 }

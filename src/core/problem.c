@@ -168,11 +168,25 @@ static attn_status check_options(const attn_problem *p) {
     ATTNI_TRY(check_range("problem.has_mask", p->has_mask, 0, 1));
     ATTNI_TRY(check_range("problem.deterministic", p->deterministic, 0, 1));
     ATTNI_TRY(check_range("problem.batch_invariant", p->batch_invariant, 0, 1));
-    if (p->needs_backward != 0)
-        return attni_fail(ATTN_UNSUPPORTED,
-                          "problem.needs_backward is %d; this version has no backward, so only 0 is allowed",
-                          p->needs_backward);
+    ATTNI_TRY(check_range("problem.needs_backward", p->needs_backward, 0, 1));
     return check_range("problem.reserved", p->reserved, 0, 0);
+}
+
+static attn_status resolve_gradients(attn_problem *p) {
+    ATTNI_TRY(resolve_tensor("problem.dout", &p->dout, p->batch, p->seqlen_q, p->heads_q, p->dim_v,
+                             p->dtype_o, p->lengths_q, false));
+    ATTNI_TRY(resolve_tensor("problem.dq", &p->dq, p->batch, p->seqlen_q, p->heads_q, p->dim_qk, p->dtype_q,
+                             p->lengths_q, true));
+    ATTNI_TRY(resolve_tensor("problem.dk", &p->dk, p->batch, p->seqlen_k, p->heads_kv, p->dim_qk, p->dtype_kv,
+                             p->lengths_k, true));
+    ATTNI_TRY(resolve_tensor("problem.dv", &p->dv, p->batch, p->seqlen_k, p->heads_kv, p->dim_v, p->dtype_kv,
+                             p->lengths_k, true));
+    if (!p->has_bias) return ATTN_OK;
+    const int64_t scores = product(product(product(p->batch, p->heads_q), p->seqlen_q), p->seqlen_k);
+    if (product(scores, 4) < 0)
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "batch * heads_q * seqlen_q * seqlen_k numbers of dbias overflow int64 bytes");
+    return ATTN_OK;
 }
 
 attn_status attni_problem_resolve(const attn_problem *problem, attn_problem *p) {
@@ -206,6 +220,7 @@ attn_status attni_problem_resolve(const attn_problem *problem, attn_problem *p) 
                              p->lengths_k, false));
     ATTNI_TRY(resolve_tensor("problem.o", &p->o, p->batch, p->seqlen_q, p->heads_q, p->dim_v, p->dtype_o,
                              p->lengths_q, true));
+    if (p->needs_backward) ATTNI_TRY(resolve_gradients(p));
     if (p->has_bias) ATTNI_TRY(resolve_scores("problem.bias", &p->bias, p, attni_dtype_size(p->dtype_bias)));
     if (p->has_mask) ATTNI_TRY(resolve_scores("problem.mask_strides", &p->mask_strides, p, 1));
     if (p->has_alibi) {

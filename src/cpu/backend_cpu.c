@@ -145,6 +145,27 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     return true;
 }
 
+static attn_status too_large(const attn_problem *p) {
+    return attni_fail(
+        ATTN_INVALID_ARGUMENT,
+        "batch %lld times heads_kv %lld times their pieces needs more workspace than an address space",
+        (long long)p->batch, (long long)p->heads_kv);
+}
+
+/* A run is a forward or a backward: they share the workspace. */
+static attn_status open_backward(attn_plan *plan, attni_cpu_plan *c, attn_isa asked) {
+    if (!plan->problem.needs_backward) return ATTN_OK;
+    c->backward = choose_kernel(plan, "backward", asked);
+    const size_t bytes = attni_cpu_backward_cut(plan, c);
+    if (bytes == 0) return too_large(&plan->problem);
+    if (plan->workspace_size < bytes) plan->workspace_size = bytes;
+    plan->backward_kernel = c->backward->name;
+    attni_text_add(&plan->description, "%lld chunks of %d rows or %d keys, %s, workspace %zu bytes\n",
+                   (long long)c->chunks, c->backward->tile_rows, c->backward->block_keys,
+                   c->whole ? "a sequence and head is one task's" : "tasks share a sequence and head", bytes);
+    return ATTN_OK;
+}
+
 static attn_status plan_open(attn_plan *plan) {
     const attn_problem *p = &plan->problem;
     if (plan->options.algorithm == ATTN_ALGORITHM_STANDARD ||
@@ -166,10 +187,7 @@ static attn_status plan_open(attn_plan *plan) {
     }
     if (!cut(c, p, rows, plan->options.threads, &plan->workspace_size)) {
         attni_free(plan->context, c);
-        return attni_fail(
-            ATTN_INVALID_ARGUMENT,
-            "batch %lld times heads_kv %lld times their pieces needs more workspace than an address space",
-            (long long)p->batch, (long long)p->heads_kv);
+        return too_large(p);
     }
     plan->backend_data = c;
     plan->kernel = c->kernel->name;
@@ -181,20 +199,23 @@ static attn_status plan_open(attn_plan *plan) {
                    (double)plan->rows * (double)p->seqlen_k,
                    2.0 * (double)plan->rows * (double)p->seqlen_k * (double)(p->dim_qk + p->dim_v),
                    4.0 * (double)plan->rows * (double)p->seqlen_k);
-    return ATTN_OK;
+    const attn_status status = open_backward(plan, c, asked);
+    if (status != ATTN_OK) attni_free(plan->context, c);
+    return status;
 }
 
 static void plan_close(attn_plan *plan) { attni_free(plan->context, plan->backend_data); }
 
 /* ---------------------------------------------------------------- run */
 
-static uint32_t options_of(const attn_problem *p, const attn_tensors *t) {
+static uint32_t options_of(const attn_problem *p, const attn_tensors *t, attni_run_kind kind) {
     uint32_t options = 0;
     if (p->softcap > 0) options |= ATTNI_SOFTCAP;
     if (p->has_alibi) options |= ATTNI_ALIBI;
     if (p->has_bias) options |= ATTNI_BIAS;
     if (p->has_mask) options |= ATTNI_MASK;
-    if (!(t->scale > 0)) options |= ATTNI_SCALE_FIRST;
+    /* a backward divides the LSE by the scale where that comes last */
+    if (!(t->scale > (kind == ATTNI_RUN_BACKWARD ? 0x1p-60f : 0))) options |= ATTNI_SCALE_FIRST;
     if (p->dropout_p > 0) options |= ATTNI_DROPOUT;
     return options;
 }
@@ -203,10 +224,12 @@ static attn_status run_cpu(const attn_plan *plan, const attni_run *run) {
     const attn_problem *p = &plan->problem;
     const attni_cpu_plan *c = plan->backend_data;
     attni_job job = {.p = p, .t = run->tensors, .group = plan->group, .kind = run->kind, .accum = run->accum};
-    job.options = options_of(p, &run->tensors);
+    job.options = options_of(p, &run->tensors, run->kind);
     job.dropout_threshold = attni_dropout_threshold(p->dropout_p);
     job.dropout_scale = 1.0f / (1.0f - p->dropout_p);
-    if (run->kind == ATTNI_RUN_FINISH)
+    if (run->kind == ATTNI_RUN_BACKWARD)
+        attni_cpu_backward(plan, &job, run->workspace);
+    else if (run->kind == ATTNI_RUN_FINISH)
         attni_cpu_finish(plan, &job, run->accum);
     else if (c->kernel->decode != NULL)
         attni_cpu_decode(plan, &job, run->workspace);

@@ -4,13 +4,6 @@
 
 #include "cpu/kernel.h"
 
-static inline int64_t emit_lse_index(const attni_job *job, const attni_sequence *s, int64_t head,
-                                     int64_t query) {
-    const attn_problem *p = job->p;
-    if (p->lengths_q == ATTN_LENGTHS_RAGGED) return head * job->t.total_q + s->q_begin + query;
-    return (s->batch * p->heads_q + head) * p->seqlen_q + query;
-}
-
 /* m in natural units; o is dim_v floats, un-normalised. */
 static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l, float *o) {
     const attn_problem *p = job->p;
@@ -28,7 +21,7 @@ static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, 
     float lse, factor = l == 0 ? 0 : 1 / l;
     if (job->t.lse != NULL || p->has_sinks) {
         factor = attni_accum_finish_row(m, l, p->has_sinks ? job->t.sinks[head] : -INFINITY, &lse);
-        if (job->t.lse != NULL) job->t.lse[emit_lse_index(job, s, head, query)] = lse;
+        if (job->t.lse != NULL) job->t.lse[attni_lse_index(job, s, head, query)] = lse;
     }
     char *out = attni_o_row(job, tile, row);
     const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);

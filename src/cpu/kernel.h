@@ -14,7 +14,7 @@ typedef enum attni_cpu_option {
     ATTNI_ALIBI = 2,
     ATTNI_BIAS = 4,
     ATTNI_MASK = 8,
-    ATTNI_SCALE_FIRST = 16,   /* scale <= 0: applied before masks and maxima */
+    ATTNI_SCALE_FIRST = 16,   /* scale <= 0 (backward: or tiny): applied before masks and maxima */
     ATTNI_SCORE_OPTIONS = 31, /* those that change scores */
     ATTNI_DROPOUT = 32
 } attni_cpu_option;
@@ -60,6 +60,23 @@ typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, v
 typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin,
                                 int64_t key_end, attni_accum partial, int64_t partial_stride, void *scratch);
 
+/*
+ * Backward: one chunk of rows (tile) against one chunk of keys of a sequence, either of which may be empty. dq, dk,
+ * dv and delta are arrays of the whole sequence: [row or key][dims rounded up to ATTNI_BACKWARD_ALIGN], and D of each
+ * row. first: nothing was added to these rows and keys yet, and delta is unknown. last: all has been, so gradients
+ * are written. Rows of the arrays exist up to the chunk's size rounded up.
+ */
+typedef struct attni_chunk {
+    attni_tile tile;
+    int64_t key_begin, key_end;
+    bool first, last;
+    float *dq, *dk, *dv, *delta;
+} attni_chunk;
+
+#define ATTNI_BACKWARD_ALIGN 16
+
+typedef void (*attni_backward_fn)(const attni_job *job, const attni_chunk *chunk, void *scratch);
+
 /* Rows of a head that a decode kernel computes at once; more follow in groups of so many. */
 #define ATTNI_DECODE_ROWS 8
 
@@ -69,16 +86,46 @@ typedef struct attni_cpu_kernel {
     attn_isa isa;
     const char *dtypes;  /* in words */
     bool bf16_only;      /* Q, K and V bf16: both products by vdpbf16ps */
-    int32_t tile_rows;   /* forward: rows of the largest tile; decode: most rows */
+    int32_t tile_rows;   /* forward: rows of the largest tile; decode: most rows; backward: of a chunk */
     int32_t sub_rows;    /* forward: tiles are multiples of this */
-    int32_t block_keys;  /* forward: of a slot */
+    int32_t block_keys;  /* forward: of a slot; backward: of a chunk */
     attni_forward_fn forward;
     attni_decode_fn decode;
-    size_t (*scratch_bytes)(int64_t rows_or_heads, int64_t slots, int64_t dim_qk, int64_t dim_v);
+    attni_backward_fn backward;
+    size_t (*scratch_bytes)(int64_t rows_or_heads, int64_t slots_or_keys, int64_t dim_qk, int64_t dim_v);
 } attni_cpu_kernel;
 
 extern const attni_cpu_kernel attni_cpu_kernels[];
 extern const int32_t attni_cpu_kernel_count;
+
+/* Where a row's LSE stands. */
+static inline int64_t attni_lse_index(const attni_job *job, const attni_sequence *s, int64_t head,
+                                      int64_t query) {
+    const attn_problem *p = job->p;
+    if (p->lengths_q == ATTN_LENGTHS_RAGGED) return head * job->t.total_q + s->q_begin + query;
+    return (s->batch * p->heads_q + head) * p->seqlen_q + query;
+}
+
+/* dbias: packed, 1 for each dimension that the bias is broadcast over. Distances in floats, 0 for those. */
+typedef struct attni_bias_shape {
+    int64_t batch, heads, queries, count;
+} attni_bias_shape;
+
+static inline attni_bias_shape attni_bias_shape_of(const attn_problem *p) {
+    const int64_t queries = p->bias.queries == 0 ? 1 : p->seqlen_q,
+                  heads = p->bias.heads == 0 ? 1 : p->heads_q;
+    const int64_t batch = p->bias.batch == 0 ? 1 : p->batch;
+    attni_bias_shape s;
+    s.queries = queries == 1 ? 0 : p->seqlen_k;
+    s.heads = heads == 1 ? 0 : queries * p->seqlen_k;
+    s.batch = batch == 1 ? 0 : heads * queries * p->seqlen_k;
+    s.count = batch * heads * queries * p->seqlen_k;
+    return s;
+}
+
+static inline int64_t attni_bias_row(const attni_bias_shape *s, int64_t batch, int64_t head, int64_t query) {
+    return batch * s->batch + head * s->heads + query * s->queries;
+}
 
 /* ---------------------------------------------------------------- addresses */
 
@@ -87,34 +134,55 @@ static inline const void *attni_at(const void *base, attn_dtype dtype, int64_t i
     return (const char *)base + i * (int64_t)attni_dtype_size(dtype);
 }
 
-/* Rows of q, o, k, v. */
-static inline const void *attni_q_row(const attni_job *job, const attni_tile *tile, int64_t row) {
+/* Element index of a row of queries, and of keys, in a tensor of these strides. */
+static inline int64_t attni_query_index(const attni_job *job, const attni_tile *tile,
+                                        const attn_strides *strides, int64_t row) {
     const attni_sequence *s = &tile->sequence;
-    return attni_at(job->t.q, job->p->dtype_q,
-                    s->q_batch * job->p->q.batch + (s->q_begin + row / job->group) * job->p->q.seqlen +
-                        attni_tile_head(job, tile, row) * job->p->q.heads);
+    return s->q_batch * strides->batch + (s->q_begin + row / job->group) * strides->seqlen +
+           attni_tile_head(job, tile, row) * strides->heads;
+}
+
+static inline int64_t attni_key_index(const attni_tile *tile, const attn_strides *strides, int64_t key) {
+    const attni_sequence *s = &tile->sequence;
+    return s->k_batch * strides->batch + (s->k_begin + key) * strides->seqlen +
+           tile->head_kv * strides->heads;
+}
+
+static inline void *attni_at_mutable(void *base, attn_dtype dtype, int64_t i) {
+    return (char *)base + i * (int64_t)attni_dtype_size(dtype);
+}
+
+/* Rows of q, o, k, v, and of their gradients. */
+static inline const void *attni_q_row(const attni_job *job, const attni_tile *tile, int64_t row) {
+    return attni_at(job->t.q, job->p->dtype_q, attni_query_index(job, tile, &job->p->q, row));
 }
 
 static inline void *attni_o_row(const attni_job *job, const attni_tile *tile, int64_t row) {
-    const attni_sequence *s = &tile->sequence;
-    return (char *)job->t.o +
-           (int64_t)attni_dtype_size(job->p->dtype_o) *
-               (s->q_batch * job->p->o.batch + (s->q_begin + row / job->group) * job->p->o.seqlen +
-                attni_tile_head(job, tile, row) * job->p->o.heads);
+    return attni_at_mutable(job->t.o, job->p->dtype_o, attni_query_index(job, tile, &job->p->o, row));
 }
 
 static inline const void *attni_k_row(const attni_job *job, const attni_tile *tile, int64_t key) {
-    const attni_sequence *s = &tile->sequence;
-    return attni_at(job->t.k, job->p->dtype_kv,
-                    s->k_batch * job->p->k.batch + (s->k_begin + key) * job->p->k.seqlen +
-                        tile->head_kv * job->p->k.heads);
+    return attni_at(job->t.k, job->p->dtype_kv, attni_key_index(tile, &job->p->k, key));
 }
 
 static inline const void *attni_v_row(const attni_job *job, const attni_tile *tile, int64_t key) {
-    const attni_sequence *s = &tile->sequence;
-    return attni_at(job->t.v, job->p->dtype_kv,
-                    s->k_batch * job->p->v.batch + (s->k_begin + key) * job->p->v.seqlen +
-                        tile->head_kv * job->p->v.heads);
+    return attni_at(job->t.v, job->p->dtype_kv, attni_key_index(tile, &job->p->v, key));
+}
+
+static inline const void *attni_dout_row(const attni_job *job, const attni_tile *tile, int64_t row) {
+    return attni_at(job->t.dout, job->p->dtype_o, attni_query_index(job, tile, &job->p->dout, row));
+}
+
+static inline void *attni_dq_row(const attni_job *job, const attni_tile *tile, int64_t row) {
+    return attni_at_mutable(job->t.dq, job->p->dtype_q, attni_query_index(job, tile, &job->p->dq, row));
+}
+
+static inline void *attni_dk_row(const attni_job *job, const attni_tile *tile, int64_t key) {
+    return attni_at_mutable(job->t.dk, job->p->dtype_kv, attni_key_index(tile, &job->p->dk, key));
+}
+
+static inline void *attni_dv_row(const attni_job *job, const attni_tile *tile, int64_t key) {
+    return attni_at_mutable(job->t.dv, job->p->dtype_kv, attni_key_index(tile, &job->p->dv, key));
 }
 
 #endif

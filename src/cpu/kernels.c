@@ -4,22 +4,17 @@
 
 const attni_cpu_kernel attni_cpu_kernels[] = {
 #define FORWARD(name, isa, dtypes, bf16_only, rows, multiple, keys)                                          \
-    {#name,                                                                                                  \
-     "forward",                                                                                              \
-     isa,                                                                                                    \
-     dtypes,                                                                                                 \
-     bf16_only,                                                                                              \
-     rows,                                                                                                   \
-     multiple,                                                                                               \
-     keys,                                                                                                   \
-     attni_##name,                                                                                           \
-     NULL,                                                                                                   \
-     attni_##name##_scratch},
+    {#name,    "forward", isa,          dtypes, bf16_only, rows,                                             \
+     multiple, keys,      attni_##name, NULL,   NULL,      attni_##name##_scratch},
 #define DECODE(name, isa, dtypes, bf16_only, rows)                                                           \
-    {#name, "decode", isa, dtypes, bf16_only, rows, 1, 0, NULL, attni_##name, attni_##name##_scratch},
+    {#name, "decode", isa, dtypes, bf16_only, rows, 1, 0, NULL, attni_##name, NULL, attni_##name##_scratch},
+#define BACKWARD(name, isa, dtypes, bf16_only, rows, keys)                                                   \
+    {#name, "backward", isa,  dtypes, bf16_only,    rows,                                                    \
+     1,     keys,       NULL, NULL,   attni_##name, attni_##name##_scratch},
 #include "cpu/kernels.def"
 #undef FORWARD
 #undef DECODE
+#undef BACKWARD
 };
 
 const int32_t attni_cpu_kernel_count = sizeof attni_cpu_kernels / sizeof attni_cpu_kernels[0];

@@ -13,14 +13,23 @@
                       attni_accum partial, int64_t partial_stride, void *scratch);                           \
     size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);               \
     enum { attni_##name##_rows = most_rows };
+#define BACKWARD(name, isa, dtypes, bf16_only, rows, keys)                                                   \
+    void attni_##name(const attni_job *job, const attni_chunk *chunk, void *scratch);                        \
+    size_t attni_##name##_scratch(int64_t rows_of_chunk, int64_t keys_of_chunk, int64_t dim_qk,              \
+                                  int64_t dim_v);                                                            \
+    enum { attni_##name##_rows = rows, attni_##name##_keys = keys };
 #include "cpu/kernels.def"
 #undef FORWARD
 #undef DECODE
+#undef BACKWARD
 
 /* After forward_body.h: the row of kernels.def says what the file was compiled with. */
 #define ATTNI_ASSERT_ROW(name)                                                                               \
     _Static_assert(FORWARD_TILE_ROWS == attni_##name##_rows &&                                               \
                        FORWARD_SUB_ROWS == attni_##name##_multiple && FORWARD_KEYS == attni_##name##_keys,   \
+                   "kernels.def and " #name ".c disagree")
+#define ATTNI_ASSERT_BACKWARD_ROW(name)                                                                      \
+    _Static_assert(FORWARD_TILE_ROWS == attni_##name##_rows && BACKWARD_KEYS == attni_##name##_keys,         \
                    "kernels.def and " #name ".c disagree")
 
 #endif

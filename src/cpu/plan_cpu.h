@@ -15,6 +15,13 @@ typedef struct attni_cpu_plan {
     size_t scratch_bytes; /* of a task */
     int64_t partial_rows;  /* decode: of one piece */
     size_t partial_floats; /* of its m, l and o */
+    /* backward; kernel null: not needed */
+    const attni_cpu_kernel *backward;
+    int64_t chunks; /* of a sequence of the plan's lengths: of rows or of keys, the larger number */
+    int64_t in_flight; /* sequences at once */
+    bool whole; /* a sequence is one task's; else its chunks are all tasks' */
+    size_t backward_scratch_bytes; /* of a task */
+    size_t dq_floats, dk_floats, dv_floats; /* of a sequence */
 } attni_cpu_plan;
 
 /* One run's shared state: pieces are taken by ticket. */
@@ -28,6 +35,10 @@ typedef struct attni_cpu_loop {
 
 void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *workspace);
 void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace);
+
+/* Cuts the backward of a plan whose backward kernel is chosen; bytes of its workspace, 0 if they overflow. */
+size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *cut);
+void attni_cpu_backward(const attn_plan *plan, const attni_job *job, void *workspace);
 
 /* Emits the rows of (batch, head) pairs from arrays in an accumulator's order. */
 void attni_cpu_finish(const attn_plan *plan, const attni_job *job, attni_accum accum);

@@ -180,6 +180,10 @@ void attni_cuda_describe_work(attn_plan *plan) {
 static attn_status open_plan(attn_plan *plan, attni_cuda_plan *made) {
     const bool lab = plan->options.algorithm == ATTN_ALGORITHM_STANDARD ||
                      plan->options.algorithm == ATTN_ALGORITHM_FLASH1;
+    if (plan->problem.needs_backward)
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "problem.needs_backward is 1; a CUDA context has no backward, only a "
+                          "CPU context has");
     ATTNI_TRY(refuse_options(&plan->options));
     ATTNI_TRY(refuse_dtypes(&plan->problem));
     ATTNI_TRY(refuse_sizes(&plan->problem));

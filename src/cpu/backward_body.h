@@ -1,0 +1,580 @@
+/*
+ * The backward of FlashAttention-2 (Dao 2023, algorithm 2) for one chunk of rows against one chunk of keys,
+ * written once over the vector layer that the including file chose (simd_*.h).
+ *
+ *     S^T  = K Q^T            P^T = exp(S^T - LSE)          lanes are rows, as in the forward
+ *     dP^T = V dO^T           dS^T = P^T (dP^T - D)         D = rowsum(dO O) - dLSE
+ *     dV  += P^T dO           dK += dS^T Q                  lanes are dims: P^T, dS^T broadcast
+ *     dQ  += dS K                                           lanes are dims: dS broadcast
+ *
+ * All five are one loop, C += A B with A broadcast by two strides and B and C in vectors, so nothing is
+ * transposed but Q and dO, once a chunk:
+ *
+ *     product    A            broadcast at          B              C
+ *     S^T        K panel      [key][d]              Q^T   [d][row]     a sub's rows
+ *     dP^T       V panel      [key][d]              dO^T  [d][row]
+ *     dV         P^T          [key][row]            dO    [row][d]     of the workspace
+ *     dK         dS^T         [key][row]            Q     [row][d]
+ *     dQ         dS^T         [row] of [key][row]   K     [key][d]
+ *
+ *      chunk: BACKWARD_KEYS keys in blocks of BACKWARD_BLOCK x FORWARD_TILE_ROWS rows in groups of subs
+ *
+ *                    group 0   group 1   ...       a sub: FORWARD_SUB_ROWS rows, the lanes of S^T
+ *          block 0   [P^T dS^T]                    P^T and dS^T of one block and one group exist at a time
+ *          block 1                                 K, V, dK, dV of a block stay in L2; rows stream through
+ *
+ * How the two directions are arranged. dK and dV sum over queries, dQ over keys. Two passes, one for each, share
+ * nothing but need S and dP twice: 7 products for the 5 that are counted. Here it is one pass of 5: dQ is a
+ * float32 array of the sequence that every chunk of keys adds to, as dK and dV are ones that every chunk of rows
+ * adds to. Additions to one chunk have a fixed order (backward.c), whatever the threads, and that is what bits
+ * depend on. It costs a float32 copy of dQ, dK and dV for each sequence in flight, O(S) memory, and reading and
+ * writing dQ once for each block of keys: 8 bytes for 10 BACKWARD_BLOCK operations. Where one head is all there is,
+ * tasks meet at a barrier after each chunk.
+ *
+ * A hidden element has dS = P = 0, selected and not multiplied, and rows of Q and K that are not finite count as 0
+ * in dK and dQ, where their dS is NaN or 0: so a NaN reaches what saw it, and nothing else. dO alone is
+ * multiplied by the P = 0 of hidden keys.
+ */
+#ifndef BACKWARD_MR
+#error "define BACKWARD_*, FORWARD_MR, FORWARD_NV and FORWARD_TILE_ROWS, and include a simd_*.h first"
+#endif
+
+#include <string.h>
+
+#include "cpu/forward_scores.h"
+
+#define BACKWARD_GROUP_ROWS (BACKWARD_GROUP * FORWARD_SUB_ROWS)
+
+_Static_assert(BACKWARD_STEP % FORWARD_MR == 0 && BACKWARD_STEP % BACKWARD_MR == 0,
+               "a step is whole tiles of keys");
+_Static_assert(BACKWARD_BLOCK % BACKWARD_STEP == 0, "a block is whole steps");
+_Static_assert(BACKWARD_KEYS % BACKWARD_BLOCK == 0, "a chunk is whole blocks");
+_Static_assert(FORWARD_SUB_ROWS % BACKWARD_MR == 0, "a sub is whole tiles of rows");
+_Static_assert(FORWARD_TILE_ROWS % BACKWARD_GROUP_ROWS == 0, "a chunk is whole groups");
+_Static_assert(ATTNI_BACKWARD_ALIGN % SIMD_LANES == 0, "rows of the workspace are whole vectors");
+
+/* A task's memory. Panels are float32 with dims to whole vectors of zeros. */
+typedef struct backward_scratch {
+    float *q_t, *do_t;   /* [sub][dim][row of the sub] */
+    float *q, *dout;     /* [row][dim] */
+    float *k, *v;        /* [key][dim] */
+    float *k_clean;      /* a block of k with zeros for rows that are not finite */
+    float *s, *ds;       /* [sub of the group][key of the block][row of the sub]: S then P; dP then dS */
+    float *factor;       /* of one sub: what softcap's derivative multiplies dS by */
+    float *keep;         /* of one sub: 1/(1 - p) where dropout keeps, else 0 */
+    tile_rows rows;      /* m: LSE in units of the scores; l: D */
+} backward_scratch;
+
+/* Distances between rows, in floats; those of panels lie off powers of two, which share cache sets. */
+typedef struct backward_shape {
+    int64_t dim_qk, dim_v;   /* whole vectors */
+    int64_t ld_qk, ld_v;     /* of panels */
+    int64_t acc_qk, acc_v;   /* of dq and dk, of dv */
+} backward_shape;
+
+SIMD_INLINE backward_shape backward_shape_of(int64_t dim_qk, int64_t dim_v) {
+    backward_shape f;
+    f.dim_qk = attni_round_up(dim_qk, SIMD_LANES);
+    f.dim_v = attni_round_up(dim_v, SIMD_LANES);
+    f.ld_qk = f.dim_qk + SIMD_LANES;
+    f.ld_v = f.dim_v + SIMD_LANES;
+    f.acc_qk = attni_round_up(dim_qk, ATTNI_BACKWARD_ALIGN);
+    f.acc_v = attni_round_up(dim_v, ATTNI_BACKWARD_ALIGN);
+    return f;
+}
+
+/* Carves the scratch; with a null base it only measures. */
+static size_t backward_carve(backward_scratch *w, char *base, int64_t rows, int64_t keys, int64_t dim_qk,
+                             int64_t dim_v) {
+    const backward_shape f = backward_shape_of(dim_qk, dim_v);
+    const int64_t element = BACKWARD_BLOCK * FORWARD_SUB_ROWS;
+    rows = attni_round_up(rows, FORWARD_SUB_ROWS);
+    keys = attni_round_up(keys, BACKWARD_STEP);
+    const int64_t floats[11] = {rows * f.dim_qk,
+                                rows * f.dim_v,
+                                rows * f.ld_qk,
+                                rows * f.ld_v,
+                                keys * f.ld_qk,
+                                keys * f.ld_v,
+                                BACKWARD_BLOCK * f.ld_qk,
+                                BACKWARD_GROUP * element,
+                                BACKWARD_GROUP * element,
+                                element,
+                                element};
+    float **const parts[11] = {&w->q_t,     &w->do_t, &w->q,  &w->dout,   &w->k,   &w->v,
+                               &w->k_clean, &w->s,    &w->ds, &w->factor, &w->keep};
+    size_t offset = 0;
+    for (int i = 0; i < 11; i++) {
+        *parts[i] = base == NULL ? NULL : (float *)(void *)(base + offset);
+        offset += (size_t)attni_round_up(floats[i], 16) * sizeof(float);
+    }
+    return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, rows);
+}
+
+static size_t backward_scratch_bytes(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v) {
+    backward_scratch w;
+    return backward_carve(&w, NULL, rows, keys, dim_qk, dim_v);
+}
+
+/* ---------------------------------------------------------------- load */
+
+/* How many rows ahead of the one that is read to prefetch: rows of one head lie far apart in memory. */
+#define BACKWARD_AHEAD 8
+
+SIMD_INLINE void prefetch_row(const void *row, int64_t dim, attn_dtype dtype) {
+    const int64_t bytes = dim * (int64_t)attni_dtype_size(dtype);
+    for (int64_t i = 0; i < bytes; i += 64) simd_prefetch_far((const char *)row + i);
+}
+
+static bool row_is_finite(const float *row, int64_t dim) {
+    vf sum = vf_zero();
+    for (int64_t d = 0; d < dim; d += SIMD_LANES) sum = vf_add(sum, vf_mul(vf_load(row + d), vf_zero()));
+    return vf_sum(sum) == 0;
+}
+
+/* The transposed copy of a panel's rows: subs of [dim][row of the sub]. */
+static void transpose_rows(const float *panel, int64_t ld, int64_t rows, int64_t dim, float *to) {
+    for (int64_t row = 0; row < rows; row += SIMD_LANES) {
+        float *sub = to + row / FORWARD_SUB_ROWS * FORWARD_SUB_ROWS * dim + row % FORWARD_SUB_ROWS;
+        for (int64_t d = 0; d < dim; d += SIMD_LANES)
+            simd_transpose(panel + row * ld + d, ld, sub + d * FORWARD_SUB_ROWS, FORWARD_SUB_ROWS);
+    }
+}
+
+static void load_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                      backward_scratch *w) {
+    const attn_problem *p = job->p;
+    const attni_tile *tile = &chunk->tile;
+    const int64_t count = tile->row_end - tile->row_begin, padded = attni_round_up(count, FORWARD_SUB_ROWS);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t row = tile->row_begin + i;
+        if (i + BACKWARD_AHEAD < count) {
+            prefetch_row(attni_q_row(job, tile, row + BACKWARD_AHEAD), p->dim_qk, p->dtype_q);
+            prefetch_row(attni_dout_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
+        }
+        simd_pack_floats(p->dtype_q, attni_q_row(job, tile, row), w->q + i * f->ld_qk, p->dim_qk);
+        simd_pack_floats(p->dtype_o, attni_dout_row(job, tile, row), w->dout + i * f->ld_v, p->dim_v);
+    }
+    for (int64_t i = count; i < padded; i++) {
+        memset(w->q + i * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
+        memset(w->dout + i * f->ld_v, 0, (size_t)f->dim_v * sizeof(float));
+    }
+    transpose_rows(w->q, f->ld_qk, padded, f->dim_qk, w->q_t);
+    transpose_rows(w->dout, f->ld_v, padded, f->dim_v, w->do_t);
+    for (int64_t i = 0; i < count; i++)
+        if (!row_is_finite(w->q + i * f->ld_qk, f->dim_qk))
+            memset(w->q + i * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
+}
+
+/* D of the chunk's rows. */
+static void sum_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                     const backward_scratch *w) {
+    const attn_problem *p = job->p;
+    const attni_tile *tile = &chunk->tile;
+    const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
+    for (int64_t row = tile->row_begin; row < tile->row_end; row++) {
+        const char *o = attni_o_row(job, tile, row);
+        const float *dout = w->dout + (row - tile->row_begin) * f->ld_v;
+        vf sum = vf_zero();
+        for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
+            const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);
+            sum = vf_fma(simd_load_part(p->dtype_o, o + d * size, n), vf_load(dout + d), sum);
+        }
+        float total = vf_sum(sum);
+        if (job->t.dlse != NULL)
+            total -= job->t.dlse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
+                                                 row / job->group)];
+        chunk->delta[row] = total;
+    }
+}
+
+/* Panels of the chunk's keys, zeros up to a step; whether all of K is finite. */
+static bool load_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                      const backward_scratch *w) {
+    const attn_problem *p = job->p;
+    const attni_tile *tile = &chunk->tile;
+    const int64_t count = chunk->key_end - chunk->key_begin;
+    bool finite = true;
+    for (int64_t j = 0; j < count; j++) {
+        const int64_t key = chunk->key_begin + j;
+        if (j + BACKWARD_AHEAD < count) {
+            prefetch_row(attni_k_row(job, tile, key + BACKWARD_AHEAD), p->dim_qk, p->dtype_kv);
+            prefetch_row(attni_v_row(job, tile, key + BACKWARD_AHEAD), p->dim_v, p->dtype_kv);
+        }
+        simd_pack_floats(p->dtype_kv, attni_k_row(job, tile, key), w->k + j * f->ld_qk, p->dim_qk);
+        simd_pack_floats(p->dtype_kv, attni_v_row(job, tile, key), w->v + j * f->ld_v, p->dim_v);
+        finite = finite && row_is_finite(w->k + j * f->ld_qk, f->dim_qk);
+    }
+    for (int64_t j = count; j < attni_round_up(count, BACKWARD_STEP); j++) {
+        memset(w->k + j * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
+        memset(w->v + j * f->ld_v, 0, (size_t)f->dim_v * sizeof(float));
+    }
+    return finite;
+}
+
+/* The block's keys for dQ. */
+static const float *clean_keys(const float *k, int64_t count, const backward_shape *f, float *clean) {
+    for (int64_t j = 0; j < count; j++) {
+        const size_t bytes = (size_t)f->dim_qk * sizeof(float);
+        if (row_is_finite(k + j * f->ld_qk, f->dim_qk))
+            memcpy(clean + j * f->ld_qk, k + j * f->ld_qk, bytes);
+        else
+            memset(clean + j * f->ld_qk, 0, bytes);
+    }
+    return clean;
+}
+
+/* ---------------------------------------------------------------- products */
+
+/* FORWARD_MR keys x nv vectors of rows of S^T or dP^T, stored. */
+SIMD_INLINE void rows_tile(const int nv, const float *a, int64_t ld_a, const float *b, int64_t depth,
+                           float *c) {
+    vf acc[FORWARD_MR][FORWARD_NV];
+    SIMD_UNROLL
+    for (int r = 0; r < FORWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) acc[r][v] = vf_zero();
+    }
+    for (int64_t i = 0; i < depth; i++) {
+        vf lane[FORWARD_NV];
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) lane[v] = vf_load(b + i * FORWARD_SUB_ROWS + v * SIMD_LANES);
+        SIMD_UNROLL
+        for (int r = 0; r < FORWARD_MR; r++) {
+            const vf one = vf_set1(a[r * ld_a + i]);
+            SIMD_UNROLL
+            for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
+        }
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < FORWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) vf_store(c + r * FORWARD_SUB_ROWS + v * SIMD_LANES, acc[r][v]);
+    }
+}
+
+/* count keys of S^T or dP^T of a sub. */
+SIMD_INLINE void rows_product(const int nv, const float *a, int64_t ld_a, int64_t count, const float *b,
+                              int64_t depth, float *c) {
+    for (int64_t j = 0; j < count; j += FORWARD_MR)
+        rows_tile(nv, a + j * ld_a, ld_a, b, depth, c + j * FORWARD_SUB_ROWS);
+}
+
+/*
+ * The other three. A's element of (row r, depth i) is broadcast from a[r * a_row + i * a_depth]; after `block` of
+ * the depth A goes on a_next floats further, as it does between the subs of a group.
+ */
+typedef struct dims_factors {
+    const float *a, *b;
+    int64_t a_row, a_depth, a_next, block, depth, ld_b;
+    float *c;
+    int64_t ld_c;
+} dims_factors;
+
+SIMD_INLINE void dims_tile(const int nv, const dims_factors *x, const float *a, const float *b, float *c) {
+    vf acc[BACKWARD_MR][BACKWARD_NV];
+    const int64_t a_row = x->a_row, a_depth = x->a_depth, ld_b = x->ld_b, ld_c = x->ld_c;
+    SIMD_UNROLL
+    for (int r = 0; r < BACKWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) acc[r][v] = vf_load(c + r * ld_c + v * SIMD_LANES);
+    }
+    for (int64_t done = 0; done < x->depth; done += x->block) {
+        const int64_t n = attni_min(x->block, x->depth - done);
+        for (int64_t i = 0; i < n; i++) {
+            vf lane[BACKWARD_NV];
+            SIMD_UNROLL
+            for (int v = 0; v < nv; v++) lane[v] = vf_load(b + v * SIMD_LANES);
+            SIMD_UNROLL
+            for (int r = 0; r < BACKWARD_MR; r++) {
+                const vf one = vf_set1(a[r * a_row]);
+                SIMD_UNROLL
+                for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
+            }
+            a += a_depth;
+            b += ld_b;
+        }
+        a += x->a_next;
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < BACKWARD_MR; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < nv; v++) vf_store(c + r * ld_c + v * SIMD_LANES, acc[r][v]);
+    }
+}
+
+/* All rows of A against nv vectors of dims from dim on: this much of B stays in L1. */
+SIMD_INLINE void dims_strip(const int nv, const dims_factors *x, int64_t rows, int64_t dim) {
+    for (int64_t r = 0; r < rows; r += BACKWARD_MR)
+        dims_tile(nv, x, x->a + r * x->a_row, x->b + dim, x->c + r * x->ld_c + dim);
+}
+
+static void dims_product(const dims_factors *x, int64_t rows, int64_t dims) {
+    int64_t left = dims / SIMD_LANES, strips = attni_ceil_div(left, BACKWARD_NV);
+    for (int64_t dim = 0; left > 0; strips--) {
+        const int64_t nv = attni_ceil_div(left, strips); /* strips of about one width */
+        switch (nv) {
+#if BACKWARD_NV >= 4
+        case 4: dims_strip(4, x, rows, dim); break;
+#endif
+#if BACKWARD_NV >= 3
+        case 3: dims_strip(3, x, rows, dim); break;
+#endif
+        case 2: dims_strip(2, x, rows, dim); break;
+        default: dims_strip(1, x, rows, dim); break;
+        }
+        dim += nv * SIMD_LANES;
+        left -= nv;
+    }
+}
+
+/* ---------------------------------------------------------------- scores */
+
+/* c = 1 - tanh^2 of raw products, before they become scores. */
+static void softcap_factors(const attni_job *job, const score_block *b, float *factor) {
+    const vf scale = vf_set1(job->t.scale), cap = vf_set1(job->p->softcap), one = vf_set1(1.0f);
+    for (int64_t j = 0; j < b->count; j++)
+        for (int v = 0; v < b->nv; v++) {
+            const int64_t at = j * FORWARD_SUB_ROWS + v * SIMD_LANES;
+            const vf tanh = vf_tanh(vf_div(vf_mul(vf_load(b->s + at), scale), cap));
+            /* NaN, whose dS is 0 where it is hidden and NaN where it is not, has to leave a 0 alone */
+            const vf known = vf_select(vf_equal(tanh, tanh), tanh, vf_zero());
+            vf_store(factor + at, vf_mul(vf_sub(one, known), vf_add(one, known)));
+        }
+}
+
+static void dropout_factors(const attni_job *job, const attni_tile *tile, const tile_rows *r,
+                            const score_block *b, float *keep) {
+    const vf scale = vf_set1(job->dropout_scale);
+    const score_block all = {keep, b->key0, b->count, b->first, b->nv};
+    for (int64_t j = 0; j < b->count; j++)
+        for (int v = 0; v < b->nv; v++) vf_store(keep + j * FORWARD_SUB_ROWS + v * SIMD_LANES, scale);
+    score_dropout(job, tile, r, &all);
+}
+
+/* S and dP become P and dS. Where S is -inf both are 0, whatever LSE and dP are. */
+static void element_gradients(const tile_rows *r, const score_block *b, float *ds) {
+    const vf hidden = vf_set1(-INFINITY), c = vf_set1(r->units.to_log2), zero = vf_zero();
+    for (int v = 0; v < b->nv; v++) {
+        const vf lse = vf_load(r->m + b->first + v * SIMD_LANES),
+                 delta = vf_load(r->l + b->first + v * SIMD_LANES);
+        float *s = b->s + v * SIMD_LANES, *d = ds + v * SIMD_LANES;
+        for (int64_t j = 0; j < b->count; j++, s += FORWARD_SUB_ROWS, d += FORWARD_SUB_ROWS) {
+            const vf score = vf_load(s);
+            const vmask none = vf_equal(score, hidden);
+            const vf p = vf_select(none, zero, vf_exp2(vf_sub(score, lse), c));
+            vf_store(s, p);
+            vf_store(d, vf_select(none, zero, vf_mul(p, vf_sub(vf_load(d), delta))));
+        }
+    }
+}
+
+/* a *= b */
+static void multiply_elements(const score_block *b, float *a, const float *by) {
+    for (int64_t j = 0; j < b->count; j++)
+        for (int v = 0; v < b->nv; v++) {
+            const int64_t at = j * FORWARD_SUB_ROWS + v * SIMD_LANES;
+            vf_store(a + at, vf_mul(vf_load(a + at), vf_load(by + at)));
+        }
+}
+
+/* dbias += dS, row after row: several rows and heads may share an element. */
+static void add_bias_gradient(const attni_job *job, const attni_tile *tile, const score_block *b,
+                              const float *ds) {
+    const attn_problem *p = job->p;
+    const attni_bias_shape shape = attni_bias_shape_of(p);
+    const int64_t rows = attni_min(b->nv * SIMD_LANES, tile->row_end - tile->row_begin - b->first),
+                  keys = attni_min(b->count, tile->sequence.k_len - b->key0);
+    float block[SIMD_LANES * SIMD_LANES];
+    for (int64_t i = 0; i < rows; i += SIMD_LANES)
+        for (int64_t j = 0; j < keys; j += SIMD_LANES) {
+            simd_transpose(ds + j * FORWARD_SUB_ROWS + i, FORWARD_SUB_ROWS, block, SIMD_LANES);
+            for (int64_t lane = 0; lane < attni_min(SIMD_LANES, rows - i); lane++) {
+                const int64_t row = tile->row_begin + b->first + i + lane,
+                              n = attni_min(SIMD_LANES, keys - j);
+                float *to = job->t.dbias +
+                            attni_bias_row(&shape, tile->sequence.batch, attni_tile_head(job, tile, row),
+                                           row / job->group) +
+                            b->key0 + j;
+                simd_store_part(ATTN_F32, to,
+                                vf_add(simd_load_part(ATTN_F32, to, n), vf_load(block + lane * SIMD_LANES)),
+                                n);
+            }
+        }
+}
+
+/* P and dS of one sub and count keys of a block, from key0 on. */
+static void sub_scores(const attni_job *job, const attni_tile *tile, const backward_scratch *w,
+                       const score_block *b, float *ds) {
+    const int options = (job->options & ATTNI_SCORE_OPTIONS) != 0;
+    vf top[FORWARD_NV];
+    if (job->options & ATTNI_SOFTCAP) softcap_factors(job, b, w->factor);
+    if (options) score_options(job, tile, &w->rows, b);
+    if (score_needs_mask(&w->rows, b)) score_mask(&w->rows, b, top);
+    if (job->options & ATTNI_DROPOUT) {
+        dropout_factors(job, tile, &w->rows, b, w->keep);
+        multiply_elements(b, ds, w->keep);
+    }
+    element_gradients(&w->rows, b, ds);
+    if (job->options & ATTNI_DROPOUT) multiply_elements(b, b->s, w->keep);
+    if (job->t.dbias != NULL) add_bias_gradient(job, tile, b, ds);
+    if (job->options & ATTNI_SOFTCAP) multiply_elements(b, ds, w->factor);
+}
+
+/* S^T and dP^T of one sub. */
+SIMD_INLINE void sub_products(const int nv, const backward_shape *f, const backward_scratch *w, int64_t first,
+                              int64_t key, int64_t count, float *s, float *ds) {
+    rows_product(nv, w->k + key * f->ld_qk, f->ld_qk, count, w->q_t + first * f->dim_qk, f->dim_qk, s);
+    rows_product(nv, w->v + key * f->ld_v, f->ld_v, count, w->do_t + first * f->dim_v, f->dim_v, ds);
+}
+
+/* ---------------------------------------------------------------- accumulate */
+
+/* Keys [begin, end) of the chunk, in one block, against rows [first, last) of the chunk, in one group. */
+static void accumulate(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                       const backward_scratch *w, const float *k, int64_t begin, int64_t end, int64_t first,
+                       int64_t last) {
+    const int64_t count = attni_round_up(end - begin, BACKWARD_STEP);
+    const int64_t size = BACKWARD_BLOCK * FORWARD_SUB_ROWS; /* of a sub's P^T */
+    for (int64_t sub = first; sub < last; sub += FORWARD_SUB_ROWS) {
+        const int64_t rows = attni_min(FORWARD_SUB_ROWS, last - sub),
+                      at = (sub - first) / FORWARD_SUB_ROWS * size;
+        const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
+        const score_block block = {w->s + at, chunk->key_begin + begin, count, sub, nv};
+        switch (nv) {
+#if FORWARD_NV >= 3
+        case 3: sub_products(3, f, w, sub, begin, count, w->s + at, w->ds + at); break;
+#endif
+        case 2: sub_products(2, f, w, sub, begin, count, w->s + at, w->ds + at); break;
+        default: sub_products(1, f, w, sub, begin, count, w->s + at, w->ds + at); break;
+        }
+        sub_scores(job, &chunk->tile, w, &block, w->ds + at);
+    }
+    /* dV and dK: the depth is the group's rows */
+    const int64_t key = chunk->key_begin + begin, next = size - FORWARD_SUB_ROWS;
+    const dims_factors dv = {
+        w->s,    w->dout + first * f->ld_v,  FORWARD_SUB_ROWS, 1, next, FORWARD_SUB_ROWS, last - first,
+        f->ld_v, chunk->dv + key * f->acc_v, f->acc_v};
+    if (job->t.dv != NULL) dims_product(&dv, count, f->dim_v);
+    const dims_factors dk = {
+        w->ds,    w->q + first * f->ld_qk,     FORWARD_SUB_ROWS, 1, next, FORWARD_SUB_ROWS, last - first,
+        f->ld_qk, chunk->dk + key * f->acc_qk, f->acc_qk};
+    if (job->t.dk != NULL) dims_product(&dk, count, f->dim_qk);
+    if (job->t.dq == NULL) return;
+    for (int64_t sub = first; sub < last; sub += FORWARD_SUB_ROWS) { /* dQ: the depth is the block's keys */
+        const dims_factors dq = {w->ds + (sub - first) / FORWARD_SUB_ROWS * size,
+                                 k,
+                                 1,
+                                 FORWARD_SUB_ROWS,
+                                 0,
+                                 count,
+                                 count,
+                                 f->ld_qk,
+                                 chunk->dq + (chunk->tile.row_begin + sub) * f->acc_qk,
+                                 f->acc_qk};
+        dims_product(&dq, attni_min(FORWARD_SUB_ROWS, last - sub), f->dim_qk);
+    }
+}
+
+/* The keys of the chunk that some row of the group may see, from the chunk's first. */
+static void group_keys(const tile_rows *r, const attni_chunk *chunk, int64_t first, int64_t last,
+                       int64_t *begin, int64_t *end) {
+    *begin = INT64_MAX;
+    *end = 0;
+    for (int64_t sub = first / FORWARD_SUB_ROWS; sub < attni_ceil_div(last, FORWARD_SUB_ROWS); sub++) {
+        *begin = attni_min(*begin, r->sub_begin[sub]);
+        *end = attni_max(*end, r->sub_end[sub]);
+    }
+    *begin = attni_max(0, *begin - chunk->key_begin) / BACKWARD_STEP * BACKWARD_STEP;
+    *end = attni_min(*end, chunk->key_end) - chunk->key_begin;
+}
+
+/* ---------------------------------------------------------------- begin and finish */
+
+static void begin_chunk(const attni_chunk *chunk, const backward_shape *f) {
+    const int64_t rows = attni_round_up(chunk->tile.row_end - chunk->tile.row_begin, FORWARD_SUB_ROWS);
+    const int64_t keys = attni_round_up(chunk->key_end - chunk->key_begin, BACKWARD_STEP);
+    memset(chunk->dq + chunk->tile.row_begin * f->acc_qk, 0, (size_t)(rows * f->acc_qk) * sizeof(float));
+    memset(chunk->dk + chunk->key_begin * f->acc_qk, 0, (size_t)(keys * f->acc_qk) * sizeof(float));
+    memset(chunk->dv + chunk->key_begin * f->acc_v, 0, (size_t)(keys * f->acc_v) * sizeof(float));
+}
+
+static void write_row(attn_dtype dtype, const float *from, float scale, int64_t dim, void *to) {
+    const int64_t size = (int64_t)attni_dtype_size(dtype);
+    for (int64_t d = 0; d < dim; d += SIMD_LANES)
+        simd_store_part(dtype, (char *)to + d * size, vf_mul(vf_load(from + d), vf_set1(scale)),
+                        attni_min(SIMD_LANES, dim - d));
+}
+
+static void finish_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
+    const attni_tile *tile = &chunk->tile;
+    for (int64_t row = tile->row_begin; row < tile->row_end && job->t.dq != NULL; row++)
+        write_row(job->p->dtype_q, chunk->dq + row * f->acc_qk, job->t.scale, job->p->dim_qk,
+                  attni_dq_row(job, tile, row));
+}
+
+static void finish_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
+    const attni_tile *tile = &chunk->tile;
+    for (int64_t key = chunk->key_begin; key < chunk->key_end; key++) {
+        if (job->t.dk != NULL)
+            write_row(job->p->dtype_kv, chunk->dk + key * f->acc_qk, job->t.scale, job->p->dim_qk,
+                      attni_dk_row(job, tile, key));
+        if (job->t.dv != NULL)
+            write_row(job->p->dtype_kv, chunk->dv + key * f->acc_v, 1.0f, job->p->dim_v,
+                      attni_dv_row(job, tile, key));
+    }
+}
+
+/* ---------------------------------------------------------------- the chunk */
+
+/* What m and l of tile_rows are here: LSE in units of the scores, and D. */
+static void fill_rows(const attni_job *job, const attni_chunk *chunk, tile_rows *r, int64_t padded) {
+    const attni_tile *tile = &chunk->tile;
+    const int64_t count = tile->row_end - tile->row_begin;
+    for (int64_t i = 0; i < padded; i++) {
+        const int64_t row = tile->row_begin + attni_min(i, count - 1);
+        const float lse = job->t.lse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
+                                                     row / job->group)];
+        r->m[i] = (float)((double)lse / r->units.to_natural);
+        r->l[i] = chunk->delta[row];
+    }
+}
+
+static void backward_chunk(const attni_job *job, const attni_chunk *chunk, void *scratch) {
+    const attn_problem *p = job->p;
+    const backward_shape f = backward_shape_of(p->dim_qk, p->dim_v);
+    const int64_t rows = chunk->tile.row_end - chunk->tile.row_begin,
+                  keys = chunk->key_end - chunk->key_begin;
+    const int64_t padded = attni_round_up(rows, FORWARD_SUB_ROWS);
+    backward_scratch w;
+    backward_carve(&w, scratch, FORWARD_TILE_ROWS, BACKWARD_KEYS, p->dim_qk, p->dim_v);
+    if (chunk->first) begin_chunk(chunk, &f);
+    bool visible = rows > 0 && keys > 0;
+    if (visible) {
+        tile_rows_fill(job, &chunk->tile, &w.rows, padded);
+        visible = w.rows.begin_all < chunk->key_end && w.rows.end_all > chunk->key_begin;
+    }
+    if (rows > 0 && (visible || chunk->first)) load_rows(job, chunk, &f, &w);
+    if (rows > 0 && chunk->first) sum_rows(job, chunk, &f, &w);
+    if (visible) {
+        fill_rows(job, chunk, &w.rows, padded);
+        const bool finite = load_keys(job, chunk, &f, &w);
+        for (int64_t block = 0; block < keys; block += BACKWARD_BLOCK) {
+            const int64_t stop = attni_min(block + BACKWARD_BLOCK, keys);
+            const float *k = w.k + block * f.ld_qk;
+            if (!finite) k = clean_keys(k, attni_round_up(stop - block, BACKWARD_STEP), &f, w.k_clean);
+            for (int64_t first = 0; first < rows; first += BACKWARD_GROUP_ROWS) {
+                const int64_t last = attni_min(first + BACKWARD_GROUP_ROWS, rows);
+                int64_t begin, end;
+                group_keys(&w.rows, chunk, first, last, &begin, &end);
+                begin = attni_max(begin, block);
+                end = attni_min(end, stop);
+                if (begin < end)
+                    accumulate(job, chunk, &f, &w, k + (begin - block) * f.ld_qk, begin, end, first, last);
+            }
+        }
+    }
+    if (!chunk->last) return;
+    finish_rows(job, chunk, &f);
+    finish_keys(job, chunk, &f);
+}
