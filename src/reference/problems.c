@@ -45,6 +45,15 @@ static int64_t work_of(const attn_problem *p) {
 }
 
 static void draw_sizes(attni_random *r, const attni_problems_limits *limits, int64_t unit, attn_problem *p) {
+    if (limits->longer && chance(r, limits->longer)) {
+        p->seqlen_q = range(r, 200, 1100);
+        p->seqlen_k = range(r, 200, 1100);
+        p->dim_qk = range(r, 1, 9);
+        p->dim_v = range(r, 1, 9);
+        p->heads_kv = range(r, 1, 2);
+        p->heads_q = p->heads_kv * (p->seqlen_q < 400 ? range(r, 1, 3) : 1);
+        return;
+    }
     int64_t work = chance(r, 4) ? 4 * limits->work : limits->work;
     int kind = (int)range(r, 0, 99);
     int64_t group = chance(r, 40) ? 1 : range(r, 2, 5);
@@ -291,6 +300,18 @@ static int draw_layouts(attni_random *r, int64_t unit, attni_problems_case *c) {
     return 0;
 }
 
+int attni_problems_place(attni_random *r, attni_problems_case *c, attni_problems_which which,
+                         attn_strides *strides, int queries, int64_t heads, int64_t dim, attn_dtype dtype,
+                         int output) {
+    const attn_problem *p = &c->problem;
+    attn_lengths kind = queries ? p->lengths_q : p->lengths_k;
+    int64_t seqlen = queries ? p->seqlen_q : p->seqlen_k;
+    int64_t rows =
+        ragged_total(kind, queries ? c->tensors.lengths_q : c->tensors.lengths_k, p->batch, seqlen);
+    layout at = draw_tensor(r, strides, p->batch, rows, seqlen, heads, dim, kind, 1, output);
+    return place(r, &c->buffers[which], at, dtype, 1, output);
+}
+
 /* ---------------------------------------------------------------- a case */
 
 static const void *pointer_of(const attni_problems_case *c, attni_problems_which which) {
@@ -298,7 +319,7 @@ static const void *pointer_of(const attni_problems_case *c, attni_problems_which
     return buffer->memory ? buffer->memory + buffer->offset : NULL;
 }
 
-static void point(attni_problems_case *c) {
+void attni_problems_point(attni_problems_case *c) {
     attn_tensors *t = &c->tensors;
     t->q = pointer_of(c, ATTNI_PROBLEMS_Q);
     t->k = pointer_of(c, ATTNI_PROBLEMS_K);
@@ -311,6 +332,13 @@ static void point(attni_problems_case *c) {
     t->mask = pointer_of(c, ATTNI_PROBLEMS_MASK);
     t->alibi_slopes = pointer_of(c, ATTNI_PROBLEMS_SLOPES);
     t->sinks = pointer_of(c, ATTNI_PROBLEMS_SINKS);
+    t->dout = pointer_of(c, ATTNI_PROBLEMS_DOUT);
+    t->dlse = pointer_of(c, ATTNI_PROBLEMS_DLSE);
+    t->dq = (void *)(uintptr_t)pointer_of(c, ATTNI_PROBLEMS_DQ);
+    t->dk = (void *)(uintptr_t)pointer_of(c, ATTNI_PROBLEMS_DK);
+    t->dv = (void *)(uintptr_t)pointer_of(c, ATTNI_PROBLEMS_DV);
+    t->dbias = (float *)(uintptr_t)pointer_of(c, ATTNI_PROBLEMS_DBIAS);
+    t->dsinks = (float *)(uintptr_t)pointer_of(c, ATTNI_PROBLEMS_DSINKS);
 }
 
 static int make(attni_random *r, attni_problems_case *c, const attni_problems_limits *limits) {
@@ -332,9 +360,9 @@ static int make(attni_random *r, attni_problems_case *c, const attni_problems_li
     if (chance(r, 3)) t->scale = 0.0f;
     t->dropout_seed = attni_random_next(r);
     t->dropout_offset = attni_random_next(r);
-    point(c); /* the lengths: layouts and values need them */
+    attni_problems_point(c); /* the lengths: layouts and values need them */
     if (draw_layouts(r, unit, c)) return -1;
-    point(c);
+    attni_problems_point(c);
     attni_problems_fill(r, c);
     attni_problems_describe(c);
     attni_problems_poison(c);
@@ -359,6 +387,7 @@ int attni_problems_make(attni_problems_case *made, uint64_t seed, const attni_pr
 
 void attni_problems_free(attni_problems_case *made) {
     attni_problems_free_truth(&made->truth);
+    attni_reference_gradients_free(&made->gradients);
     for (int i = 0; i < ATTNI_PROBLEMS_BUFFERS; ++i) free(made->buffers[i].memory);
     memset(made, 0, sizeof *made);
 }

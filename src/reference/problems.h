@@ -12,6 +12,7 @@
 #include "attn/attn.h"
 #include "random.h"
 #include "reference.h"
+#include "reference_backward.h"
 #include "tolerance.h"
 
 #ifdef __cplusplus
@@ -31,6 +32,13 @@ typedef enum attni_problems_which {
     ATTNI_PROBLEMS_MASK,
     ATTNI_PROBLEMS_SLOPES,
     ATTNI_PROBLEMS_SINKS,
+    ATTNI_PROBLEMS_DOUT,
+    ATTNI_PROBLEMS_DLSE,
+    ATTNI_PROBLEMS_DQ, /* from here on in the order of attni_reference_gradient */
+    ATTNI_PROBLEMS_DK,
+    ATTNI_PROBLEMS_DV,
+    ATTNI_PROBLEMS_DBIAS,
+    ATTNI_PROBLEMS_DSINKS,
     ATTNI_PROBLEMS_BUFFERS
 } attni_problems_which;
 
@@ -48,6 +56,7 @@ typedef struct attni_problems_case {
     attni_problems_buffer buffers[ATTNI_PROBLEMS_BUFFERS];
     attni_reference_result truth; /* made by the first verify */
     int on_gpu;                   /* its runs are a GPU's: tolerance.h */
+    attni_reference_gradients gradients; /* made by the first verify of gradients */
     char text[512];               /* the problem in words, its seed first */
 } attni_problems_case;
 
@@ -55,9 +64,10 @@ typedef struct attni_problems_limits {
     int64_t work; /* about the most batch * heads * Sq * Sk * (D + Dv) of a usual problem */
     int pieces; /* only what can be cut along the keys by moving pointers: FULL keys, explicit positions */
     int device; /* what a GPU takes: dims that few variants cover, one 16-bit dtype, most of it aligned */
+    int longer; /* percent of problems with some hundred rows and keys, of few dims: a backward's chunks */
 } attni_problems_limits;
 
-#define ATTNI_PROBLEMS_LIMITS_INIT {300000, 0, 0}
+#define ATTNI_PROBLEMS_LIMITS_INIT {300000, 0, 0, 0}
 
 /* Draws the case of a seed; limits may be null. 0, or -1 when memory ran out. */
 int attni_problems_make(attni_problems_case *made, uint64_t seed, const attni_problems_limits *limits);
@@ -71,6 +81,15 @@ void attni_problems_poison(attni_problems_case *made);
  * ratio: the worst error / tolerance, of O and LSE. On failure message holds one sentence.
  */
 int attni_problems_verify(attni_problems_case *made, double *ratio, char *message, size_t bytes);
+
+/*
+ * A problem for attn_backward, limits null being {150000, 0, 0, 8}: o and lse hold the oracle's answer, rounded,
+ * dout and (for half of the seeds) dlse random numbers; gradients are poisoned outputs, some of them null.
+ */
+int attni_problems_make_backward(attni_problems_case *made, uint64_t seed,
+                                 const attni_problems_limits *limits);
+void attni_problems_poison_gradients(attni_problems_case *made);
+int attni_problems_verify_gradients(attni_problems_case *made, double *ratio, char *message, size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -53,7 +53,7 @@ attni_reference_sequence attni_reference_find(const attn_problem *problem, const
     return found;
 }
 
-static int64_t total_rows(const attn_problem *problem, const attn_tensors *tensors) {
+int64_t attni_reference_rows(const attn_problem *problem, const attn_tensors *tensors) {
     if (problem->lengths_q != ATTN_LENGTHS_RAGGED) return problem->batch * problem->seqlen_q;
     return tensors->lengths_q[problem->batch];
 }
@@ -63,7 +63,7 @@ int64_t attni_reference_o_count(const attn_problem *problem, const attn_tensors 
 }
 
 int64_t attni_reference_lse_count(const attn_problem *problem, const attn_tensors *tensors) {
-    return total_rows(problem, tensors) * problem->heads_q;
+    return attni_reference_rows(problem, tensors) * problem->heads_q;
 }
 
 /* ---------------------------------------------------------------- dropout */
@@ -95,6 +95,18 @@ int attni_reference_keeps(const attn_problem *problem, const attn_tensors *tenso
 
 /* ---------------------------------------------------------------- one head */
 
+void attni_reference_constants(const attn_problem *problem, const attn_tensors *tensors,
+                               attni_reference_head *head) {
+    head->dim_qk = problem->dim_qk;
+    head->dim_v = problem->dim_v;
+    head->dtype_kv = problem->dtype_kv;
+    head->dtype_o = problem->dtype_o;
+    head->scale = (double)tensors->scale;
+    if (tensors->scale == ATTN_SCALE_DEFAULT) head->scale = 1.0 / sqrt((double)problem->dim_qk);
+    head->softcap = (double)problem->softcap;
+    head->keep_scale = 1.0 / (1.0 - (double)problem->dropout_p);
+}
+
 static int is_seen(const attn_problem *problem, int64_t query_position, int64_t key_position) {
     int64_t ahead = key_position - query_position;
     if (problem->mask == ATTN_MASK_CAUSAL && ahead > 0) return 0;
@@ -113,9 +125,9 @@ static void widen(double *to, const void *from, attn_dtype dtype, int64_t origin
 }
 
 /* Everything about a head that is not a product: widened inputs, positions, bias, mask, dropout. */
-static void gather(const attn_problem *problem, const attn_tensors *tensors,
-                   const attni_reference_sequence *sequence, int64_t batch, int64_t h,
-                   attni_reference_head *head) {
+void attni_reference_gather(const attn_problem *problem, const attn_tensors *tensors,
+                            const attni_reference_sequence *sequence, int64_t batch, int64_t h,
+                            attni_reference_head *head) {
     int64_t kv_head = h / (problem->heads_q / problem->heads_kv);
     attn_strides sq =
         attni_reference_strides(problem->q, problem->seqlen_q, problem->heads_q, problem->dim_qk);
@@ -167,7 +179,7 @@ static void gather(const attn_problem *problem, const attn_tensors *tensors,
 }
 
 /* S, and beside each score the sum of the sizes of what it was added up from. */
-static void scores(const attni_reference_head *head, double *s, double *size) {
+void attni_reference_scores(const attni_reference_head *head, double *s, double *size) {
     for (int64_t i = 0; i < head->rows; ++i) {
         for (int64_t j = 0; j < head->keys; ++j) {
             int64_t at = i * head->keys + j;
@@ -186,14 +198,14 @@ static void scores(const attni_reference_head *head, double *s, double *size) {
     }
 }
 
-static void mask(const attni_reference_head *head, double *s) {
+void attni_reference_mask(const attni_reference_head *head, double *s) {
     for (int64_t at = 0; at < head->rows * head->keys; ++at) {
         if (!head->sees[at]) s[at] = (double)-INFINITY;
     }
 }
 
 /* S becomes P of one row; returns its LSE. */
-static double softmax_row(const attni_reference_head *head, double *s) {
+double attni_reference_softmax_row(const attni_reference_head *head, double *s) {
     double top = head->sink;
     for (int64_t j = 0; j < head->keys; ++j) {
         if (s[j] > top || isnan(s[j])) top = s[j];
@@ -208,7 +220,7 @@ static double softmax_row(const attni_reference_head *head, double *s) {
     return top + log(sum);
 }
 
-static double product(const attni_reference_head *head, int64_t i, const double *p, int64_t d) {
+double attni_reference_product(const attni_reference_head *head, int64_t i, const double *p, int64_t d) {
     double total = 0.0;
     for (int64_t j = 0; j < head->keys; ++j) {
         int64_t at = i * head->keys + j;
@@ -316,8 +328,8 @@ static void solve_row(scratch *w, int64_t i, int64_t o_at, int64_t lse_at,
                       const attni_reference_result *result) {
     const attni_reference_head *head = &w->head;
     double *p = w->s + i * head->keys;
-    double lse = softmax_row(head, p), lse_naive, lse_floor;
-    for (int64_t d = 0; d < head->dim_v; ++d) w->o[d] = product(head, i, p, d);
+    double lse = attni_reference_softmax_row(head, p), lse_naive, lse_floor;
+    for (int64_t d = 0; d < head->dim_v; ++d) w->o[d] = attni_reference_product(head, i, p, d);
     put(result->o, o_at, w->o, head->dim_v);
     put(result->lse, lse_at, &lse, 1);
     if (result->o_naive || result->lse_naive) {
@@ -339,13 +351,13 @@ static void solve(const attn_problem *problem, const attn_tensors *tensors, scra
     for (int64_t b = 0; b < problem->batch; ++b) {
         attni_reference_sequence sequence = attni_reference_find(problem, tensors, b);
         for (int64_t h = 0; h < problem->heads_q; ++h) {
-            gather(problem, tensors, &sequence, b, h, &w->head);
-            scores(&w->head, w->s, w->size);
-            mask(&w->head, w->s);
+            attni_reference_gather(problem, tensors, &sequence, b, h, &w->head);
+            attni_reference_scores(&w->head, w->s, w->size);
+            attni_reference_mask(&w->head, w->s);
             for (int64_t i = 0; i < sequence.rows; ++i) {
                 int64_t row = ragged ? sequence.first_row + i : b * problem->seqlen_q + i;
                 int64_t o_at = (row * problem->heads_q + h) * problem->dim_v;
-                int64_t lse_at = ragged ? h * total_rows(problem, tensors) + row
+                int64_t lse_at = ragged ? h * attni_reference_rows(problem, tensors) + row
                                         : (b * problem->heads_q + h) * problem->seqlen_q + i;
                 solve_row(w, i, o_at, lse_at, result);
             }
@@ -362,14 +374,7 @@ int attni_reference_forward(const attn_problem *problem, const attn_tensors *ten
     scratch w = {0};
     int made = scratch_make(&w, problem);
     if (made == 0) {
-        w.head.dim_qk = problem->dim_qk;
-        w.head.dim_v = problem->dim_v;
-        w.head.dtype_kv = problem->dtype_kv;
-        w.head.dtype_o = problem->dtype_o;
-        w.head.scale = (double)tensors->scale;
-        if (tensors->scale == ATTN_SCALE_DEFAULT) w.head.scale = 1.0 / sqrt((double)problem->dim_qk);
-        w.head.softcap = (double)problem->softcap;
-        w.head.keep_scale = 1.0 / (1.0 - (double)problem->dropout_p);
+        attni_reference_constants(problem, tensors, &w.head);
         solve(problem, tensors, &w, result);
     }
     scratch_free(&w);

@@ -36,6 +36,9 @@ typedef struct attni_reference_result {
 int64_t attni_reference_o_count(const attn_problem *problem, const attn_tensors *tensors);
 int64_t attni_reference_lse_count(const attn_problem *problem, const attn_tensors *tensors);
 
+/* Rows of all sequences of one head: batch * seqlen_q, or total_q ragged. */
+int64_t attni_reference_rows(const attn_problem *problem, const attn_tensors *tensors);
+
 /* 0, or -1 when memory ran out. */
 int attni_reference_forward(const attn_problem *problem, const attn_tensors *tensors,
                             const attni_reference_result *result);

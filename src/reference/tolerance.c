@@ -10,6 +10,7 @@ static int same_kind(double out, double wanted) {
 
 attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arrays) {
     attni_tolerance_verdict verdict = {1, 0.0, -1, 0.0, 0.0};
+    double times = arrays->is_gradient ? 3.0 : 1.0;
     double naive_most = 0.0, round_most = 0.0, naive_squares = 0.0, squares = 0.0;
     double worst_row = 0.0, cut_squares = 0.0;
 
@@ -41,8 +42,8 @@ attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arra
         if (ref == ATTNI_REFERENCE_UNWRITTEN || !isfinite(attni_reference_round(ref, arrays->dtype)))
             continue;
         double error = fabs(arrays->out[at] - ref);
-        double allowed =
-            2.0 * naive_most + 2.0 * round_most + arrays->floor[at] + (arrays->cut ? arrays->cut[at] : 0.0);
+        double allowed = times * (2.0 * naive_most + 2.0 * round_most + arrays->floor[at]) +
+                         (arrays->cut ? arrays->cut[at] : 0.0);
         double ratio = error == 0.0 ? 0.0 : error / allowed;
         if (!(error <= allowed)) verdict.holds = 0;
         if (!(ratio <= verdict.ratio)) {
@@ -54,7 +55,7 @@ attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arra
     }
 
     /* One rounding of the output, for a norm of few elements whose naive answer was right by luck. */
-    double allowed = 1.5 * sqrt(naive_squares) + sqrt(worst_row) + round_most + sqrt(cut_squares);
+    double allowed = times * (1.5 * sqrt(naive_squares) + sqrt(worst_row) + round_most) + sqrt(cut_squares);
     double ratio = squares == 0.0 ? 0.0 : sqrt(squares) / allowed;
     if (!(sqrt(squares) <= allowed)) verdict.holds = 0;
     if (!(ratio <= verdict.ratio)) {

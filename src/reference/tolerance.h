@@ -26,6 +26,9 @@
  * to the same side (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor cores, 2021). On an
  * H200 the cut is at 2^-26 of the largest: a model of that gives its errors to 1 part in 100. With r_j the
  * largest running sum of score j:   cut = sum P_j r_j D 2^-26.
+ *
+ * A gradient may be three times as far off, with the same formulas and a floor of its own: reference_backward.c
+ * carries the errors of P, dP and D through the chain, and those of P and dS rounded to 16 bits.
  */
 #ifndef ATTNI_REFERENCE_TOLERANCE_H
 #define ATTNI_REFERENCE_TOLERANCE_H
@@ -42,6 +45,7 @@ typedef struct attni_tolerance_arrays {
     const double *out, *ref, *naive, *floor;
     attn_dtype dtype; /* of out */
     const double *cut; /* null: no matrix unit had part in it */
+    int is_gradient;  /* three times as much is allowed */
 } attni_tolerance_arrays;
 
 typedef struct attni_tolerance_verdict {

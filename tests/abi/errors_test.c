@@ -76,7 +76,7 @@ static void test_problem(void) {
     BAD(batch_invariant, 2, -1);
     BAD(reserved, 1);
     BAD(alibi_stride_batch, huge, -huge);
-    BAD_OF(ATTN_UNSUPPORTED, needs_backward, "needs_backward", 1);
+    BAD(needs_backward, 2, -1);
 
     BAD_OF(ATTN_INVALID_ARGUMENT, q.batch, "problem.q", huge, -huge, huge / 4);
     BAD_OF(ATTN_INVALID_ARGUMENT, q.seqlen, "problem.q", huge, huge / 8);
@@ -251,6 +251,69 @@ static void test_run(void) {
     attn_plan_destroy(plan);
 }
 
+/* What a backward needs beyond a forward, and what it may go without. */
+static void test_backward(void) {
+    const int64_t huge = INT64_MAX;
+    float x[2 * 5 * 4 * 9] = {0}, gradients[3][2 * 5 * 4 * 9], lse[2 * 4 * 3] = {0};
+    attn_problem p = usual();
+    attn_plan *plan;
+    NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
+    attn_tensors t = ATTN_TENSORS_INIT;
+    t.q = t.k = t.v = t.dout = x;
+    t.o = x;
+    t.lse = lse;
+    CHECK(attn_plan_backward_kernel(plan)[0] == 0, "a forward's plan has %s",
+          attn_plan_backward_kernel(plan));
+    expect("attn_backward", attn_backward(plan, &t, NULL), ATTN_INVALID_ARGUMENT, "needs_backward");
+    attn_plan_destroy(plan);
+
+    p.needs_backward = 1;
+    NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
+    CHECK(strncmp(attn_plan_backward_kernel(plan), "backward_", 9) == 0, "'%s'",
+          attn_plan_backward_kernel(plan));
+    CHECK(strstr(attn_plan_describe(plan), attn_plan_backward_kernel(plan)) != NULL, "the description");
+    CHECK(attn_backward(plan, &t, NULL) == ATTN_OK, "no gradient is wanted: %s", attn_last_error());
+    t.dq = gradients[0];
+    t.dk = gradients[1];
+    t.dv = gradients[2];
+    CHECK(attn_backward(plan, &t, NULL) == ATTN_OK, "%s", attn_last_error());
+    const void *odd = (const char *)x + 1;
+    struct {
+        const char *name;
+        const void **field;
+        const void *value;
+    } cases[] = {{"lse", (const void **)&t.lse, NULL},
+                 {"lse", (const void **)&t.lse, odd},
+                 {"o", (const void **)&t.o, NULL},
+                 {"dout", &t.dout, NULL},
+                 {"dout", &t.dout, odd},
+                 {"dlse", (const void **)&t.dlse, odd},
+                 {"dq", (const void **)&t.dq, odd},
+                 {"dk", (const void **)&t.dk, odd},
+                 {"dv", (const void **)&t.dv, odd}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        const void *kept = *cases[i].field;
+        *cases[i].field = cases[i].value;
+        expect("attn_backward", attn_backward(plan, &t, NULL), ATTN_INVALID_ARGUMENT, cases[i].name);
+        *cases[i].field = kept;
+    }
+    expect("attn_backward", attn_backward(NULL, &t, NULL), ATTN_INVALID_ARGUMENT, "plan");
+    expect("attn_backward", attn_backward(plan, NULL, NULL), ATTN_INVALID_ARGUMENT, "tensors");
+    attn_plan_destroy(plan);
+
+    attn_strides *strides[] = {&p.dout, &p.dq, &p.dk, &p.dv};
+    static const char *const names[] = {"dout", "dq", "dk", "dv"};
+    for (int i = 0; i < 4; ++i) {
+        const attn_strides kept = *strides[i];
+        strides[i]->seqlen = huge / 2;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, names[i]);
+        *strides[i] = kept;
+        strides[i]->heads = 0;
+        if (i > 0) expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, names[i]);
+        *strides[i] = kept;
+    }
+}
+
 static void test_accum(void) {
     float x[2 * 5 * 4 * 8] = {0};
     attn_problem p = usual(), other = usual();
@@ -313,6 +376,7 @@ int main(void) {
     test_plan_options();
     test_context_options();
     test_run();
+    test_backward();
     test_accum();
     test_attention();
     attn_context_destroy(context);

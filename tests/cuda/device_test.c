@@ -51,7 +51,7 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
 
 /* Half of the problems on each variant, some of them of several tiles. */
 static void problems(attn_context *context, long long count, uint64_t seed) {
-    const attni_problems_limits usual = {300000, 0, 1}, large = {8000000, 0, 1};
+    const attni_problems_limits usual = {300000, 0, 1, 0}, large = {8000000, 0, 1, 0};
     tally t = {0};
     const long long half = (count + 1) / 2;
     for (uint64_t i = 0; (t.fast < half || t.general < half) && i < 200 * (uint64_t)count; i++) {

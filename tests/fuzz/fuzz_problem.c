@@ -112,7 +112,7 @@ static attn_problem take_problem(reader *r) {
     p.has_bias = take_flag(r);
     p.has_mask = take_flag(r);
     p.dtype_bias = (attn_dtype)take_enum(r, 3);
-    p.needs_backward = take_byte(r) < 250 ? 0 : 1;
+    p.needs_backward = take_byte(r) < 128 ? 0 : 1;
     p.deterministic = take_flag(r);
     p.batch_invariant = take_flag(r);
     p.q = take_strides(r);
@@ -173,6 +173,25 @@ static void *make(int64_t elements, size_t size, int fill) {
     return memory;
 }
 
+/* The gradients, packed, after a forward: their strides are left alone. */
+static void run_backward(const attn_plan *plan, const attn_problem *p, attn_tensors t, float *lse) {
+    const int64_t heads = p->heads_q, rows = p->batch * p->seqlen_q, keys = p->batch * p->seqlen_k;
+    if (rows * heads * 2048 > RUN_LIMIT || keys * p->heads_kv * 2048 > RUN_LIMIT) return;
+    void *blocks[] = {make(rows * heads * p->dim_v, 4, 0x3c),     make(rows * heads * p->dim_qk, 4, 0),
+                      make(keys * p->heads_kv * p->dim_qk, 4, 0), make(keys * p->heads_kv * p->dim_v, 4, 0),
+                      make(rows * heads * p->seqlen_k, 4, 0),     make(heads, 4, 0)};
+    t.lse = lse;
+    t.dout = blocks[0];
+    t.dq = blocks[1];
+    t.dk = blocks[2];
+    t.dv = blocks[3];
+    t.dbias = blocks[4];
+    t.dsinks = blocks[5];
+    const attn_status status = attn_backward(plan, &t, NULL);
+    demand(status == ATTN_OK || attn_last_error()[0] != 0);
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
+}
+
 /* Every tensor lies in a block of exactly its size. */
 static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
     int64_t extents[] = {tensor_extent(p, p->q, p->seqlen_q, p->heads_q, p->dim_qk),
@@ -221,6 +240,7 @@ static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
     t.seqlen_k = take_byte(r) < 128 ? ATTN_LENGTH_DEFAULT : take_size(r);
     const attn_status status = attn_forward(plan, &t, NULL);
     demand(status == ATTN_OK || attn_last_error()[0] != 0);
+    if (p->needs_backward) run_backward(plan, p, t, blocks[8]);
     free(lengths_q);
     free(lengths_k);
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);

@@ -19,6 +19,9 @@ enum { DRAWS = 200 }; /* seeds at most, for each problem that a CUDA device take
 typedef enum checked_devices { DEVICES_ALL, DEVICES_CPU, DEVICES_CUDA } checked_devices;
 static const char *const device_names[] = {"all", "cpu", "cuda", NULL};
 
+typedef enum checked_op { CHECK_FORWARD, CHECK_BACKWARD } checked_op;
+static const char *const op_names[] = {"forward", "backward", NULL};
+
 typedef struct kernel_row {
     attn_kernel_info info;
     int64_t problems, failed;
@@ -29,7 +32,7 @@ typedef struct kernel_row {
 typedef struct checker {
     int64_t problems, threads;
     uint64_t seed;
-    int isa, device, verbose;
+    int isa, device, verbose, op;
     const char *kernel;
 
     attn_context *context, *cuda;
@@ -40,7 +43,10 @@ typedef struct checker {
     int skipped; /* kernels */
 } checker;
 
+static int is_backward(const char *op) { return strcmp(op, "backward") == 0; }
+
 static int is_wanted(const checker *c, const kernel_row *row) {
+    if (is_backward(row->info.op) != (c->op == CHECK_BACKWARD)) return 0;
     if (c->kernel && strcmp(c->kernel, row->info.name) != 0) return 0;
     if (c->device == DEVICES_CPU && row->info.device != ATTN_DEVICE_CPU) return 0;
     if (c->device == DEVICES_CUDA && row->info.device != ATTN_DEVICE_CUDA) return 0;
@@ -63,19 +69,29 @@ static kernel_row *find_row(checker *c, const char *name) {
     return NULL;
 }
 
+static const char *kernel_of(const checker *c, const attn_plan *plan) {
+    return c->op == CHECK_BACKWARD ? attn_plan_backward_kernel(plan) : attn_plan_kernel(plan);
+}
+
+static attn_status run_op(const checker *c, const attn_plan *plan, const attni_problems_case *problem,
+                          const attn_execution *execution) {
+    return c->op == CHECK_BACKWARD ? attn_backward(plan, &problem->tensors, execution)
+                                   : attn_forward(plan, &problem->tensors, execution);
+}
+
 static void complain(checker *c, const char *kernel, uint64_t seed, const char *sentence) {
     ++c->failed;
     if (c->failed > SENTENCES_SHOWN && !c->verbose) return;
     terminal_progress_clear();
-    fprintf(stderr, "%s: %s\n  again: attn check --problems 1 --seed %llu --kernel %s\n", kernel, sentence,
-            (unsigned long long)seed, kernel);
+    fprintf(stderr, "%s: %s\n  again: attn check --problems 1 --seed %llu --op %s --kernel %s\n", kernel,
+            sentence, (unsigned long long)seed, op_names[c->op], kernel);
 }
 
 /* Runs a plan on a case's buffers, half of the time in a workspace of exactly the size asked for. */
-static attn_status run_on_cpu(const attn_plan *plan, const attni_problems_case *problem, attni_random *random,
-                              int *workspace_whole) {
+static attn_status run_on_cpu(const checker *c, const attn_plan *plan, const attni_problems_case *problem,
+                              attni_random *random, int *workspace_whole) {
     *workspace_whole = 1;
-    if (attni_random_chance(random, 50)) return attn_forward(plan, &problem->tensors, NULL);
+    if (attni_random_chance(random, 50)) return run_op(c, plan, problem, NULL);
 
     size_t bytes = attn_plan_workspace_size(plan);
     unsigned char *block = malloc(bytes + 256 + WORKSPACE_ZONE);
@@ -85,7 +101,7 @@ static attn_status run_on_cpu(const attn_plan *plan, const attni_problems_case *
     attn_execution execution = ATTN_EXECUTION_INIT;
     execution.workspace = workspace;
     execution.workspace_bytes = bytes;
-    attn_status status = attn_forward(plan, &problem->tensors, &execution);
+    attn_status status = run_op(c, plan, problem, &execution);
     for (const unsigned char *at = workspace + bytes; at < block + bytes + 256 + WORKSPACE_ZONE; ++at) {
         if (*at != 0xff) *workspace_whole = 0;
     }
@@ -103,17 +119,20 @@ static attn_status run_on_cuda(const attn_plan *plan, attni_problems_case *probl
 static void check_plan(checker *c, const attn_plan *plan, attni_problems_case *problem,
                        attni_random *random) {
     char sentence[2048];
-    kernel_row *row = find_row(c, attn_plan_kernel(plan));
+    kernel_row *row = find_row(c, kernel_of(c, plan));
     if (!row) {
         snprintf(sentence, sizeof sentence, "not in the list of kernels (%s)", problem->text);
-        complain(c, attn_plan_kernel(plan), problem->seed, sentence);
+        complain(c, kernel_of(c, plan), problem->seed, sentence);
     } else if (is_wanted(c, row) && (row->problems == 0 || row->last_seed != problem->seed)) {
         double ratio = 0.0;
         int workspace_whole = 1;
-        attni_problems_poison(problem);
+        if (c->op == CHECK_BACKWARD)
+            attni_problems_poison_gradients(problem);
+        else
+            attni_problems_poison(problem);
         const attn_status status = row->info.device == ATTN_DEVICE_CUDA
                                        ? run_on_cuda(plan, problem)
-                                       : run_on_cpu(plan, problem, random, &workspace_whole);
+                                       : run_on_cpu(c, plan, problem, random, &workspace_whole);
         int good = 0;
         if (status != ATTN_OK) {
             snprintf(sentence, sizeof sentence, "%s: %s (%s)", attn_status_name(status), attn_last_error(),
@@ -121,6 +140,8 @@ static void check_plan(checker *c, const attn_plan *plan, attni_problems_case *p
         } else if (!workspace_whole) {
             snprintf(sentence, sizeof sentence, "memory behind the workspace was written (%s)",
                      problem->text);
+        } else if (c->op == CHECK_BACKWARD) {
+            good = attni_problems_verify_gradients(problem, &ratio, sentence, sizeof sentence);
         } else {
             good = attni_problems_verify(problem, &ratio, sentence, sizeof sentence);
         }
@@ -177,7 +198,7 @@ static int has_enough(const checker *c, const kernel_row *row) {
 /* One problem on the device. Returns 0 where the device refuses it, or its variant is not on the short list. */
 static int check_cuda(checker *c, attni_problems_case *problem, attni_random *random) {
     attn_plan *plan;
-    if (!c->cuda || !device_case_is_bounded(&problem->problem)) return 0;
+    if (!c->cuda || c->op == CHECK_BACKWARD || !device_case_is_bounded(&problem->problem)) return 0;
     const attn_status status = attn_plan_create(c->cuda, &problem->problem, NULL, &plan);
     if (status == ATTN_UNSUPPORTED) return 0;
     if (status != ATTN_OK) {
@@ -198,7 +219,9 @@ static int check_problem(checker *c, uint64_t seed, int *on_cuda) {
     attni_problems_limits limits = ATTNI_PROBLEMS_LIMITS_INIT;
     attni_random random = {~seed};
     limits.device = c->device == DEVICES_CUDA;
-    if (attni_problems_make(&problem, seed, &limits)) return tool_failure("check", "memory ran out");
+    const int made = c->op == CHECK_BACKWARD ? attni_problems_make_backward(&problem, seed, NULL)
+                                             : attni_problems_make(&problem, seed, &limits);
+    if (made) return tool_failure("check", "memory ran out");
     int taken = 0, asked = 0;
     for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16 && c->device != DEVICES_CUDA; ++isa) {
         if ((c->isa != ATTN_ISA_AUTO && c->isa != isa) || !is_tier_here(c, (attn_isa)isa)) continue;
@@ -241,6 +264,8 @@ static int list_kernels(checker *c) {
         attn_kernel_info info = ATTN_KERNEL_INFO_INIT;
         if (attn_kernel_get(i, &info) != ATTN_OK) return tool_failure("check", "%s", attn_last_error());
         c->rows[i].info = info;
+        /* the name alone says which op */
+        if (c->kernel && is_backward(info.op) && strcmp(info.name, c->kernel) == 0) c->op = CHECK_BACKWARD;
         wanted += is_wanted(c, &c->rows[i]);
     }
     if (!wanted)
@@ -279,6 +304,7 @@ int attn_tool_check(int argc, char **argv) {
     const flag_row rows[] = {
         flag_integer("--problems", &c.problems, 1, INT64_MAX, "N",
                      "random problems, each on every kernel (1000)"),
+        flag_choice("--op", &c.op, op_names, "forward, decode included (default), or backward"),
         flag_unsigned("--seed", &c.seed, "S", "of the first problem; the next ones count up (0)"),
         flag_choice("--device", &c.device, device_names,
                     "all: the CPU, and a CUDA device where there is one"),
