@@ -57,8 +57,10 @@ static const char *const algorithm_names[] = {"auto", "standard", "flash1", "fla
 static const char *const op_names[] = {"forward", "decode", "backward", NULL};
 
 static int check_usage(settings *s) {
-    if (s->op == OP_BACKWARD) return tool_usage_error("bench", "--op backward: not in this version");
     const int cuda = s->device == (int)ATTN_DEVICE_CUDA;
+    if (cuda && s->op == OP_BACKWARD)
+        return tool_usage_error("bench",
+                                "--op backward is the CPU's; --device cuda has none in this version");
     if (cuda && !attn_has_feature(ATTN_FEATURE_CUDA))
         return tool_usage_error("bench", "--device cuda: " TOOL_NO_CUDA);
     if (cuda && (s->isa != ATTN_ISA_AUTO || s->threads_text != NULL))
@@ -106,7 +108,8 @@ static int parse(int argc, char **argv, settings *s) {
         "[OPTION]... [FILE]...",
         "Times shapes on random normal data: median and fastest, GFLOP/s, and the fraction of the\n"
         "machine's peak measured in the same run: multiply-adds on registers with the same number of\n"
-        "threads for forward, reading memory for decode. Decode takes turns among caches of K and V\n"
+        "threads for forward and backward (five products), reading memory for decode. Decode takes turns "
+        "among caches of K and V\n"
         "that together exceed the last-level cache; its GB/s count K and V once.\n"
         "In the table, extra is the memory beyond inputs and outputs at its peak, and scores what the\n"
         "float32 score matrix would take. A CUDA device is timed by its own events, without a peak.",
@@ -171,12 +174,19 @@ static attn_problem problem_of(const settings *s, const bench_shape *shape) {
     p.dtype_q = p.dtype_o = (attn_dtype)s->dtype;
     p.dtype_kv = (attn_dtype)s->dtype_kv;
     p.mask = shape->causal ? ATTN_MASK_CAUSAL : ATTN_MASK_NONE;
+    p.needs_backward = s->op == OP_BACKWARD;
     return p;
 }
 
 static int failed(const measurement *m, const char *what) {
     char text[BENCH_SHAPE_TEXT_SIZE];
     return tool_failure("bench", "%s: %s: %s", bench_shape_text(m->shape, text), what, attn_last_error());
+}
+
+static int is_backward(const measurement *m) { return m->settings->op == OP_BACKWARD; }
+
+static const char *kernel_of(const measurement *m) {
+    return is_backward(m) ? attn_plan_backward_kernel(m->plan) : attn_plan_kernel(m->plan);
 }
 
 static int make_plan(measurement *m) {
@@ -193,7 +203,7 @@ static int make_plan(measurement *m) {
         return failed(m, "cannot open the device");
     if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK)
         return failed(m, "cannot plan");
-    m->peak = strstr(attn_plan_kernel(m->plan), "_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
+    m->peak = strstr(kernel_of(m), "_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
     return TOOL_OK;
 }
 
@@ -253,8 +263,13 @@ static int time_runs(measurement *m) {
         if (run % 16 == 0 || spent > (double)m->times.count * 0.01)
             terminal_progress(m->progress_done + share, m->progress_whole, text);
         const attn_tensors tensors = bench_data_tensors(m->data, run);
+        /* a backward reads what a forward left */
+        if (is_backward(m) && run == 0 && attn_forward(m->plan, &tensors, NULL) != ATTN_OK)
+            return failed(m, "cannot run");
         const double start = machine_seconds();
-        if (attn_forward(m->plan, &tensors, NULL) != ATTN_OK) return failed(m, "cannot run");
+        const attn_status status =
+            is_backward(m) ? attn_backward(m->plan, &tensors, NULL) : attn_forward(m->plan, &tensors, NULL);
+        if (status != ATTN_OK) return failed(m, "cannot run");
         const double seconds = machine_seconds() - start;
         if (run < warmup) continue;
         add_sample(&m->times, seconds);
@@ -285,13 +300,17 @@ static void report_row(measurement *m, bench_report *report) {
     const double heads = (double)shape->batch * (double)shape->heads_q;
     const double visible = heads * work_visible(&problem, shape->seqlen_q, shape->seqlen_k,
                                                 ATTN_POSITION_DEFAULT, ATTN_POSITION_DEFAULT);
-    const double flops = 2.0 * visible * (double)(shape->dim_qk + shape->dim_v);
-    const double bytes =
-        (double)m->data->kv_bytes + (shape->decode ? 0 : (double)(m->data->q_bytes + m->data->o_bytes));
+    /* a backward has five products to the forward's two */
+    const double flops = (is_backward(m) ? 5.0 : 2.0) * visible * (double)(shape->dim_qk + shape->dim_v);
+    const double query_bytes = (double)(m->data->q_bytes + m->data->o_bytes);
+    const double bytes = is_backward(m) ? 2 * ((double)m->data->kv_bytes + query_bytes)
+                                        : (double)m->data->kv_bytes + (shape->decode ? 0 : query_bytes);
     const double seconds = machine_median(m->times.values, m->times.count);
-    const char *kernel = attn_plan_kernel(m->plan);
+    const char *kernel = kernel_of(m);
     bench_row row = {
-        .op = op_names[shape->decode ? OP_DECODE : OP_FORWARD],
+        .op = op_names[shape->decode    ? OP_DECODE
+                       : is_backward(m) ? OP_BACKWARD
+                                        : OP_FORWARD],
         .kernel = kernel,
         .device = device_names[s->device],
         .algorithm = algorithm_of(kernel),
@@ -395,6 +414,10 @@ static int measure_all(const settings *s, const bench_shapes *shapes, bench_repo
         if (!bench_data_make(&data, m.shape, m.shape->decode, (attn_dtype)s->dtype, (attn_dtype)s->dtype_kv,
                              (uint64_t)s->seed + i))
             status = tool_failure("bench", "%s: no memory for the inputs", bench_shape_text(m.shape, text));
+        if (status == TOOL_OK && s->op == OP_BACKWARD &&
+            !bench_data_add_gradients(&data, m.shape, (attn_dtype)s->dtype, (uint64_t)s->seed + i))
+            status =
+                tool_failure("bench", "%s: no memory for the gradients", bench_shape_text(m.shape, text));
         if (status == TOOL_OK && m.shape->decode) say_caches(&data);
         for (size_t t = 0; status == TOOL_OK && t < s->thread_counts; t++) {
             m.threads = (int)s->threads[t];

@@ -106,7 +106,32 @@ int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dty
     return good;
 }
 
+int bench_data_add_gradients(bench_data *data, const bench_shape *s, attn_dtype dtype_q, uint64_t seed) {
+    uint64_t state = seed * 0x2545f4914f6cdd1du + 1;
+    char *pool = make_pool(dtype_q, &state);
+    data->lse = aligned_alloc(4096, round_up((size_t)(s->batch * s->heads_q * s->seqlen_q) * sizeof(float)));
+    data->dout = aligned_alloc(4096, round_up(data->o_bytes));
+    data->dq = aligned_alloc(4096, round_up(data->q_bytes));
+    data->dk = aligned_alloc(4096, data->v_offset);
+    data->dv = aligned_alloc(4096, data->cache_bytes - data->v_offset);
+    const int good = pool != NULL && data->lse != NULL && data->dout != NULL && data->dq != NULL &&
+                     data->dk != NULL && data->dv != NULL;
+    if (good) {
+        fill(data->dout, data->o_bytes, pool, dtype_q, &state);
+        memset(data->dq, 0, data->q_bytes);
+        memset(data->dk, 0, data->v_offset);
+        memset(data->dv, 0, data->cache_bytes - data->v_offset);
+    }
+    free(pool);
+    return good;
+}
+
 void bench_data_free(bench_data *data) {
+    free(data->lse);
+    free(data->dout);
+    free(data->dq);
+    free(data->dk);
+    free(data->dv);
     free(data->q);
     free(data->o);
     free(data->arena);
@@ -120,5 +145,10 @@ attn_tensors bench_data_tensors(const bench_data *data, size_t index) {
     tensors.k = cache;
     tensors.v = cache + data->v_offset;
     tensors.o = data->o;
+    tensors.lse = data->lse;
+    tensors.dout = data->dout;
+    tensors.dq = data->dq;
+    tensors.dk = data->dk;
+    tensors.dv = data->dv;
     return tensors;
 }

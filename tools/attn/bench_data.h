@@ -10,6 +10,8 @@
 
 typedef struct bench_data {
     void *q, *o;
+    void *dout, *dq, *dk, *dv; /* a backward's; null for others */
+    float *lse;
     char *arena; /* K and V of every cache, one after another */
     size_t caches, cache_bytes, v_offset, kv_bytes; /* kv_bytes: what of a cache a run reads */
     size_t q_bytes, o_bytes;
@@ -22,6 +24,9 @@ typedef struct bench_data {
  */
 int bench_data_make(bench_data *data, const bench_shape *shape, int decode, attn_dtype dtype_q,
                     attn_dtype dtype_kv, uint64_t seed);
+
+/* To data that is made: dout as random, room for LSE and the gradients. 1, or 0 if memory ran out. */
+int bench_data_add_gradients(bench_data *data, const bench_shape *shape, attn_dtype dtype_q, uint64_t seed);
 void bench_data_free(bench_data *data);
 
 /* Where run number index finds its tensors. */
