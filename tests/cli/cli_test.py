@@ -266,10 +266,6 @@ def test_usage_names_flag_value_and_allowed():
     refuses(2, "run", *files, "--causal-top-left", "--query-start", "1", says=["--causal-top-left"])
 
 
-def test_later_versions_are_refused_by_name():
-    refuses(2, "bench", "--op", "backward", says=["backward", "not in this version"])
-
-
 def test_cuda_is_refused_by_a_build_without_it():
     if "CUDA back end yes" in succeeds("info"):
         return

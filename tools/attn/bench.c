@@ -108,9 +108,9 @@ static int parse(int argc, char **argv, settings *s) {
         "[OPTION]... [FILE]...",
         "Times shapes on random normal data: median and fastest, GFLOP/s, and the fraction of the\n"
         "machine's peak measured in the same run: multiply-adds on registers with the same number of\n"
-        "threads for forward and backward (five products), reading memory for decode. Decode takes turns "
-        "among caches of K and V\n"
-        "that together exceed the last-level cache; its GB/s count K and V once.\n"
+        "threads for forward and backward (counted as five products), reading memory for decode. Decode\n"
+        "takes turns among caches of K and V that together exceed the last-level cache; its GB/s count K\n"
+        "and V once.\n"
         "In the table, extra is the memory beyond inputs and outputs at its peak, and scores what the\n"
         "float32 score matrix would take. A CUDA device is timed by its own events, without a peak.",
         rows,
