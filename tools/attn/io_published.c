@@ -76,10 +76,10 @@ static void print_bytes(const counted *standard, const counted *flash1) {
            "with a mask and dropout, each operation a kernel, moves 18 (dropout's own mask is a half):\n"
            "  S out | mask: in, out | softmax: in, out | dropout: in, out, 1/2 | in  forward      8.5\n"
            "  in | dP out | dropout: in, 1/2, out | softmax: in, in, out | in | in   backward     9.5\n"
-           "18 x %.3f, and 12 x %.4f for the tensors of each product, are %.2f GB: the published figure.\n",
+           "18 x %.3f, and 12 x %.4f for the tensors of each product, are %.2f GB, as published.\n",
            square * 1e-9, tensor * 1e-9, 11 * square * 1e-9, standard->bytes * 1e-9, square * 1e-9,
            tensor * 1e-9, framework * 1e-9);
-    printf("FlashAttention: %.2f GB as counted, with the paper's tiles for 192 KB, is the published figure:\n"
+    printf("FlashAttention: %.2f GB as counted, with the paper's tiles for 192 KB, as published:\n"
            "32 x %.4f for Q, K, V, O and gradients in 3 passes of 384 keys, and %.3f for m and l.\n\n",
            flash1->bytes * 1e-9, tensor * 1e-9, (flash1->bytes - 32 * tensor) * 1e-9);
 }
