@@ -158,7 +158,7 @@ def test_io_profile():
     text = "==PROF== Connected\nB Hq\n"
     kernels = (("standard_sm80_bf16_d64_scores", 1, 2000), ("standard_sm80_bf16_d64_softmax", 20, 3),
                ("standard_sm80_bf16_d64_output", 300, 4), ("flash1_sm80_bf16_d64", 55, 66),
-               ("flash1_sm80_bf16_d64", 57, 64))
+               ("flash1_sm80_bf16_d64", 57, 64), ("forward_sm90_bf16_d64_v64_192x128", 7, 8))
     for number, (kernel, read, written) in enumerate(kernels):
         text += HEADER
         for metric, value in (("dram__bytes_read.sum", read), ("dram__bytes_write.sum", written),
@@ -169,7 +169,10 @@ def test_io_profile():
     rows = {line.split()[0]: line for line in out.splitlines() if re.match(r"(standard|flash\d) +\d+ x", line)}
     assert re.search(r" 0\.321 +2\.007 ", rows["standard"]), rows
     assert re.search(r" 0\.056 +0\.065 ", rows["flash1"]), rows  # the mean of two
-    assert "no kernel" in rows["flash2"], rows
+    assert re.match(r"flash2 +192 x 128 .* 0\.007 +0\.008 .* forward_sm90_bf16_d64_v64_192x128$", rows["flash2"]), rows
+    path.write_text(HEADER)
+    assert "no kernel forward_sm" in succeeds("io", "--profile", path)
+    path.write_text(text)
     # What flash1's kernel asks for: K, V; Q in 4 passes; O in float32 between them, m, l; O and LSE.
     n, d = 1024, 64
     kernel = 1024 * (2 * (2 * n * d + 4 * n * d + n * d) + 6 * 4 * (n * d + 2 * n) + 4 * n)
@@ -276,7 +279,7 @@ def test_split():
 
 def test_split_measures_or_says_why_not():
     out = succeeds("split", "--measure", "--shape", "1,1,128,128,64")
-    assert "skipped: " in out or "forward_sm80" in out
+    assert "skipped: " in out or "forward_sm" in out
 
 
 def test_split_usage():

@@ -29,9 +29,16 @@ static const kernel kernels[] = {{LAB_STANDARD, "standard", "standard_sm", 3},
                                  {LAB_FLASH2, "flash2", "forward_sm", 1}};
 enum { KERNELS = sizeof kernels / sizeof kernels[0] };
 
-/* Tiles of standard_sm80.cu, flash1_sm80.cu and forward_sm80.cu at dims 64 and 128. */
-static lab_tiles tiles_of(lab_algorithm algorithm, int64_t dim) {
+/* Tiles of standard_sm80.cu, flash1_sm80.cu and forward_sm80.cu at dims 64 and 128; other kernels' names say theirs. */
+static lab_tiles tiles_of(lab_algorithm algorithm, int64_t dim, const char *kernel_name) {
     const lab_tiles standard = {128, 128}, flash1 = {16, dim <= 64 ? 256 : 128}, flash2 = {128, 64};
+    for (const char *at = kernel_name; (at = strchr(at, '_')) != NULL; at++) {
+        lab_tiles named;
+        long long br, bc;
+        if (sscanf(at, "_%lldx%lld", &br, &bc) != 2 || br < 1 || bc < 1) continue;
+        named.br = br, named.bc = bc;
+        return named;
+    }
     return algorithm == LAB_STANDARD ? standard : algorithm == LAB_FLASH1 ? flash1 : flash2;
 }
 
@@ -39,8 +46,7 @@ static lab_tiles tiles_of(lab_algorithm algorithm, int64_t dim) {
  * Bytes that a kernel asks for, all heads. It differs from the lab's: standard's blocks of scores load their Q too, and
  * write LSE; flash1 holds O in float32 between its steps, reads nothing in the first and stores 16 bits in the last.
  */
-static double kernel_bytes(const io_problem *p, lab_algorithm algorithm) {
-    const lab_tiles t = tiles_of(algorithm, p->dim);
+static double kernel_bytes(const io_problem *p, lab_algorithm algorithm, lab_tiles t) {
     const double Sq = (double)p->rows, Sk = (double)p->keys, D = (double)p->dim, b = 2, s = 4;
     const double Tr = ceil(Sq / (double)t.br), Tc = ceil(Sk / (double)t.bc),
                  heads = (double)(p->batch * p->heads);
@@ -119,14 +125,16 @@ static int print_row(const io_problem *p, const kernel *k, const char *text) {
     io_problem at = *p;
     io_counts counts;
     int launches, ignored;
+    char name[NCU_KERNEL_SIZE] = "";
+    ncu_kernel(text, k->prefix, name);
     at.rule = LAB_TILES_GIVEN;
-    at.tiles = tiles_of(k->algorithm, p->dim);
+    at.tiles = tiles_of(k->algorithm, p->dim, name);
     const char *trouble = io_count(&at, k->algorithm, LAB_FORWARD, &counts);
     if (trouble != NULL) return tool_failure("io", "%s", trouble);
     double read = ncu_sum(text, k->prefix, "dram__bytes_read.sum", &launches);
     double written = ncu_sum(text, k->prefix, "dram__bytes_write.sum", &ignored);
     double nanoseconds = ncu_sum(text, k->prefix, "gpu__time_duration.sum", &ignored);
-    const double asked = kernel_bytes(p, k->algorithm), once = once_bytes(p, k->algorithm);
+    const double asked = kernel_bytes(p, k->algorithm, at.tiles), once = once_bytes(p, k->algorithm);
     printf("%-9s %4lld x %-4lld %9.3f %9.3f %9.3f", k->name, (long long)counts.tiles.br,
            (long long)counts.tiles.bc, io_bytes(&counts) * 1e-9, asked * 1e-9, once * 1e-9);
     if (launches == 0) {
@@ -135,8 +143,9 @@ static int print_row(const io_problem *p, const kernel *k, const char *text) {
     }
     const double forwards = (double)launches / k->launches;
     read /= forwards, written /= forwards, nanoseconds /= forwards;
-    printf(" %9.3f %9.3f %9.3f %9.3f %9.3f\n", read * 1e-9, written * 1e-9, (read + written) / asked,
-           (read + written) / once, nanoseconds * 1e-6);
+    printf(" %9.3f %9.3f %9.3f %9.3f %9.3f%s%s\n", read * 1e-9, written * 1e-9, (read + written) / asked,
+           (read + written) / once, nanoseconds * 1e-6, k->launches == 1 ? "  " : "",
+           k->launches == 1 ? name : "");
     return TOOL_OK;
 }
 

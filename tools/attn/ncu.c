@@ -220,3 +220,12 @@ double ncu_sum(const char *all, const char *prefix, const char *metric, int *lau
     }
     return sum;
 }
+
+int ncu_kernel(const char *all, const char *prefix, char name[NCU_KERNEL_SIZE]) {
+    for (const char *at = all; (at = strchr(at, '"')) != NULL; at++) {
+        if (strncmp(at + 1, prefix, strlen(prefix)) != 0) continue;
+        snprintf(name, NCU_KERNEL_SIZE, "%.*s", (int)strcspn(at + 1, "\"("), at + 1);
+        return 1;
+    }
+    return 0;
+}

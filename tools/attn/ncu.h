@@ -24,4 +24,8 @@ char *ncu_read(const char *path);
  */
 double ncu_sum(const char *text, const char *prefix, const char *metric, int *launches);
 
+/* The first kernel's name that begins with prefix, without its parameters, into name; 0 if there is none. */
+enum { NCU_KERNEL_SIZE = 128 };
+int ncu_kernel(const char *text, const char *prefix, char name[NCU_KERNEL_SIZE]);
+
 #endif

@@ -166,7 +166,7 @@ static int measure(const settings *s) {
     char shape[160];
     snprintf(shape, sizeof shape, "%lld,%lld,%lld,%lld,%lld,%lld", (long long)s->batch, (long long)s->heads,
              (long long)s->heads, (long long)s->rows, (long long)s->keys, (long long)s->dim);
-    printf("\n%sMeasured: flash1_sm80 (sliced K) and forward_sm80 (split Q)%s\n", terminal_bold(stdout),
+    printf("\n%sMeasured: flash1 (sliced K) and flash2 (split Q)%s\n", terminal_bold(stdout),
            terminal_plain(stdout));
     if (!attn_has_feature(ATTN_FEATURE_CUDA)) {
         printf("skipped: %s\n", TOOL_NO_CUDA);
