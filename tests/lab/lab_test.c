@@ -8,6 +8,7 @@
 #include "lab/warp_split.h"
 #include "reference/random.h"
 #include "reference/reference.h"
+#include "reference/reference_backward.h"
 #include "reference/tolerance.h"
 #include "test.h"
 
@@ -38,63 +39,21 @@ static void poison(float *values, int64_t count) {
     for (int64_t i = 0; i < count; i++) values[i] = NAN;
 }
 
-/* The definition, in double: gradients of one head. */
-typedef struct gradients {
-    double *d_q, *d_k, *d_v;
-} gradients;
-
-static void differentiate(const lab_problem *p, const gradients *g) {
-    double *P = test_memory((size_t)p->keys * sizeof(double)),
-           *dP = test_memory((size_t)p->keys * sizeof(double));
-    memset(g->d_q, 0, (size_t)(p->rows * p->dim) * sizeof(double));
-    memset(g->d_k, 0, (size_t)(p->keys * p->dim) * sizeof(double));
-    memset(g->d_v, 0, (size_t)(p->keys * p->dim) * sizeof(double));
-    for (int64_t i = 0; i < p->rows; i++) {
-        const float *q = p->q + i * p->dim, *d_o = p->d_o + i * p->dim;
-        double top = -INFINITY, sum = 0, mean = 0;
-        for (int64_t j = 0; j < p->keys; j++) {
-            P[j] = dP[j] = 0;
-            for (int64_t d = 0; d < p->dim; d++) {
-                P[j] += (double)p->scale * q[d] * p->k[j * p->dim + d];
-                dP[j] += (double)d_o[d] * p->v[j * p->dim + d];
-            }
-            top = fmax(top, P[j]);
-        }
-        for (int64_t j = 0; j < p->keys; j++) sum += P[j] = exp(P[j] - top);
-        for (int64_t j = 0; j < p->keys; j++) P[j] /= sum, mean += P[j] * dP[j];
-        for (int64_t j = 0; j < p->keys; j++)
-            for (int64_t d = 0; d < p->dim; d++) {
-                const double dS = P[j] * (dP[j] - mean) * p->scale;
-                g->d_q[i * p->dim + d] += dS * p->k[j * p->dim + d];
-                g->d_k[j * p->dim + d] += dS * q[d];
-                g->d_v[j * p->dim + d] += P[j] * d_o[d];
-            }
-    }
-    free(P);
-    free(dP);
-}
-
-/* Largest error over the largest size; NaN stays NaN. */
-static double error_of(const float *got, const double *truth, int64_t count) {
-    double error = 0, size = 1e-3;
-    for (int64_t i = 0; i < count; i++) {
-        const double off = fabs(got[i] - truth[i]);
-        if (!(off <= error)) error = off;
-        size = fmax(size, fabs(truth[i]));
-    }
-    return error / size;
-}
-
 typedef struct oracle {
     double *o, *lse, *o_naive, *lse_naive, *o_floor, *lse_floor;
+    attni_reference_gradients gradients;
 } oracle;
 
 static oracle ask_oracle(const lab_problem *p) {
     attn_problem problem = ATTN_PROBLEM_INIT;
     attn_tensors tensors = ATTN_TENSORS_INIT;
     const size_t o = (size_t)(p->rows * p->dim) * sizeof(double), lse = (size_t)p->rows * sizeof(double);
-    const oracle truth = {test_memory(o),   test_memory(lse), test_memory(o),
-                          test_memory(lse), test_memory(o),   test_memory(lse)};
+    oracle truth = {.o = test_memory(o),
+                    .lse = test_memory(lse),
+                    .o_naive = test_memory(o),
+                    .lse_naive = test_memory(lse),
+                    .o_floor = test_memory(o),
+                    .lse_floor = test_memory(lse)};
     const attni_reference_result result = {.o = truth.o,
                                            .lse = truth.lse,
                                            .o_naive = truth.o_naive,
@@ -106,35 +65,53 @@ static oracle ask_oracle(const lab_problem *p) {
     problem.seqlen_k = p->keys;
     problem.dim_qk = problem.dim_v = p->dim;
     problem.dtype_q = problem.dtype_kv = problem.dtype_o = ATTN_F32;
+    problem.needs_backward = 1;
     tensors.q = p->q;
     tensors.k = p->k;
     tensors.v = p->v;
+    tensors.dout = p->d_o;
     tensors.seqlen_q = p->rows;
     tensors.seqlen_k = p->keys;
     tensors.scale = p->scale;
     NEED(attni_reference_forward(&problem, &tensors, &result) == 0);
+    NEED(attni_reference_backward(&problem, &tensors, &truth.gradients) == 0);
     return truth;
 }
 
-static void free_oracle(const oracle *truth) {
-    free(truth->o), free(truth->lse), free(truth->o_naive), free(truth->lse_naive), free(truth->o_floor),
-        free(truth->lse_floor);
+static void free_oracle(oracle *truth) {
+    free(truth->o), free(truth->lse), free(truth->o_naive), free(truth->lse_naive), free(truth->o_floor);
+    free(truth->lse_floor);
+    attni_reference_gradients_free(&truth->gradients);
+}
+
+static attni_tolerance_verdict judge_arrays(const float *got, attni_tolerance_arrays arrays) {
+    const int64_t count = arrays.rows * arrays.dim;
+    double *out = test_memory((size_t)count * sizeof(double));
+    for (int64_t i = 0; i < count; i++) out[i] = got[i];
+    arrays.out = out;
+    arrays.dtype = ATTN_F32;
+    const attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
+    free(out);
+    return verdict;
 }
 
 static attni_tolerance_verdict judge(const float *got, int64_t rows, int64_t dim, const double *ref,
                                      const double *naive, const double *floor_of) {
-    double *out = test_memory((size_t)(rows * dim) * sizeof(double));
-    for (int64_t i = 0; i < rows * dim; i++) out[i] = got[i];
+    const attni_tolerance_arrays arrays = {
+        .rows = rows, .dim = dim, .ref = ref, .naive = naive, .floor = floor_of};
+    return judge_arrays(got, arrays);
+}
+
+static attni_tolerance_verdict judge_gradient(const float *got, int64_t rows, int64_t dim,
+                                              const oracle *truth, attni_reference_gradient which) {
+    const attni_reference_gradients *g = &truth->gradients;
     const attni_tolerance_arrays arrays = {.rows = rows,
                                            .dim = dim,
-                                           .out = out,
-                                           .ref = ref,
-                                           .naive = naive,
-                                           .floor = floor_of,
-                                           .dtype = ATTN_F32};
-    const attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
-    free(out);
-    return verdict;
+                                           .ref = g->truth[which],
+                                           .naive = g->naive[which],
+                                           .floor = g->floor[which],
+                                           .is_gradient = 1};
+    return judge_arrays(got, arrays);
 }
 
 /* ---------------------------------------------------------------- random problems */
@@ -212,11 +189,7 @@ static void test_random_problems(void) {
         lab_problem p;
         NEED(lab_problem_make(&p, attni_random_range(&random, 1, 40), attni_random_range(&random, 1, 48),
                               attni_random_range(&random, 1, 18), attni_random_next(&random)) == 0);
-        const oracle truth = ask_oracle(&p);
-        const gradients g = {test_memory((size_t)(p.rows * p.dim) * 8),
-                             test_memory((size_t)(p.keys * p.dim) * 8),
-                             test_memory((size_t)(p.keys * p.dim) * 8)};
-        differentiate(&p, &g);
+        oracle truth = ask_oracle(&p);
         for (int a = 0; a < LAB_ALGORITHMS; a++) {
             const lab_algorithm algorithm = (lab_algorithm)a;
             lab_machine machine = draw_machine(&random, &p);
@@ -249,14 +222,14 @@ static void test_random_problems(void) {
                 continue;
             }
             ran++;
-            const double off[3] = {error_of(p.d_q, g.d_q, p.rows * p.dim),
-                                   error_of(p.d_k, g.d_k, p.keys * p.dim),
-                                   error_of(p.d_v, g.d_v, p.keys * p.dim)};
-            for (int i = 0; i < 3; i++)
-                CHECK(off[i] < 2e-5, "%s: gradient %d is off by %g of the largest",
-                      problem_text(&machine, algorithm, LAB_BACKWARD, &p), i, off[i]);
+            const float *gradients[] = {p.d_q, p.d_k, p.d_v};
+            for (int i = 0; i < 3; i++) {
+                const attni_tolerance_verdict g = judge_gradient(gradients[i], i == 0 ? p.rows : p.keys,
+                                                                 p.dim, &truth, (attni_reference_gradient)i);
+                CHECK(g.holds, "%s: gradient %d is off by %g, %g allowed",
+                      problem_text(&machine, algorithm, LAB_BACKWARD, &p), i, g.error, g.allowed);
+            }
         }
-        free(g.d_q), free(g.d_k), free(g.d_v);
         free_oracle(&truth);
         lab_problem_free(&p);
     }
@@ -362,7 +335,7 @@ static void test_warps(void) {
         lab_problem p;
         NEED(lab_problem_make(&p, attni_random_range(&random, 1, 40), attni_random_range(&random, 1, 40),
                               attni_random_range(&random, 1, 12), attni_random_next(&random)) == 0);
-        const oracle truth = ask_oracle(&p);
+        oracle truth = ask_oracle(&p);
         for (int s = 0; s < LAB_SPLITS; s++) {
             const lab_split split = (lab_split)s;
             const lab_tiles tiles = {attni_random_range(&random, 1, 24), attni_random_range(&random, 1, 24)};
