@@ -5,7 +5,7 @@
 set -eu
 build=$1
 scratch=$2
-problems=${PROBLEMS:-400}
+problems=${PROBLEMS:-320}
 compiler=${AARCH64_CC:-aarch64-linux-gnu-gcc}
 mkdir -p "$scratch"
 ulimit -c 0 # the programs that must die leave no core
