@@ -112,6 +112,7 @@ asan_steps() {
     step asan-build compile_asan || return
     step asan-programs programs asan -E 'attn_check|bits_test' # bits: minutes there, and no new memory
     step asan-check "$build/asan/bin/attn" check --problems 1000 --seed 2
+    step asan-check-backward "$build/asan/bin/attn" check --op backward --problems 100 --seed 2
 }
 tsan_steps() {
     step tsan-build compile_tsan || return
@@ -130,6 +131,7 @@ all)
     if step gcc-build compile_gcc; then
         step programs programs gcc -E attn_check
         step check "$build/gcc/bin/attn" check --problems 20000 --seed 1
+        step check-backward "$build/gcc/bin/attn" check --op backward --problems 2000 --seed 1
         step command-line command_line gcc
         step page page gcc
         step symbols scripts/check_symbols.sh "$build/gcc/lib/libattn.so"
@@ -144,6 +146,7 @@ all)
     fi
     if step clang-build compile_clang; then
         step clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3
+        step clang-check-backward "$build/clang/bin/attn" check --op backward --problems 100 --seed 3
     fi
     if step cuda-build compile_cuda; then # every kernel is compiled below, so the build embeds none
         step cuda-programs programs cuda -R '^(cuda_|no_driver)'

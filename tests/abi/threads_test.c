@@ -119,6 +119,63 @@ static void test_pools(attn_isa isa, int64_t seqlen_q) {
     packed_free(&a);
 }
 
+/* Gradients by other pools, of one head whose steps all tasks share, and of several heads that add to one dbias. */
+static void test_backward_pools(attn_isa isa, int64_t heads) {
+    attn_problem sizes = ATTN_PROBLEM_INIT;
+    attni_random random = {6};
+    sizes.heads_q = 2 * heads;
+    sizes.heads_kv = heads;
+    sizes.seqlen_q = 300;
+    sizes.seqlen_k = 500;
+    sizes.dim_qk = sizes.dim_v = 4;
+    sizes.mask = ATTN_MASK_CAUSAL;
+    sizes.has_bias = sizes.has_sinks = sizes.needs_backward = 1;
+    sizes.bias.heads = 0;
+    sizes.bias.batch = sizes.seqlen_q * sizes.seqlen_k;
+    packed a = packed_make(&sizes, ATTN_F32, &random);
+    const size_t counts[] = {(size_t)a.q_count, (size_t)a.k_count, (size_t)a.v_count,
+                             (size_t)(sizes.seqlen_q * sizes.seqlen_k), (size_t)sizes.heads_q};
+    float *made[5], *wanted[5], *dout = test_memory((size_t)a.o_count * sizeof(float));
+    float sinks[8] = {0};
+    for (int i = 0; i < 5; ++i) {
+        made[i] = test_memory(counts[i] * sizeof(float));
+        wanted[i] = test_memory(counts[i] * sizeof(float));
+    }
+    packed_fill(dout, ATTN_F32, a.o_count, &random);
+    attn_tensors *t = &a.tensors;
+    t->sinks = sinks;
+    t->dout = dout;
+    t->dq = made[0];
+    t->dk = made[1];
+    t->dv = made[2];
+    t->dbias = made[3];
+    t->dsinks = made[4];
+    attn_context *contexts[] = {context_of(backwards_for, 1), context_of(pthread_for, POOL_THREADS),
+                                context_of(backwards_for, POOL_THREADS)};
+    for (int c = 0; c < 3; ++c) {
+        attn_plan *plan = test_plan(contexts[c], &a.problem, isa, 0);
+        if (plan) {
+            if (c == 0) NEED(attn_forward(plan, t, NULL) == ATTN_OK);
+            for (int i = 0; i < 5; ++i) memset(made[i], 0xff, counts[i] * sizeof(float));
+            NEED(attn_backward(plan, t, NULL) == ATTN_OK);
+            for (int i = 0; i < 5; ++i) {
+                if (c == 0) memcpy(wanted[i], made[i], counts[i] * sizeof(float));
+                CHECK(memcmp(wanted[i], made[i], counts[i] * sizeof(float)) == 0,
+                      "isa %d, %lld heads: pool %d gives other bits of gradient %d", isa, (long long)heads, c,
+                      i);
+            }
+            attn_plan_destroy(plan);
+        }
+        attn_context_destroy(contexts[c]);
+    }
+    for (int i = 0; i < 5; ++i) {
+        free(made[i]);
+        free(wanted[i]);
+    }
+    free(dout);
+    packed_free(&a);
+}
+
 /* attn_attention, and each thread's own last error, from several threads at once. */
 static void *call_simply(void *user) {
     float q[4 * 8] = {0}, kv[9 * 8], o[4 * 8];
@@ -154,6 +211,8 @@ int main(void) {
     FOR_EACH_TIER(isa) {
         test_pools(isa, 100);
         test_pools(isa, 1);
+        test_backward_pools(isa, 1);
+        test_backward_pools(isa, 3);
     }
     CHECK(atomic_load(&loops) > 0, "the caller's parallel_for was never called");
     CHECK(atomic_load(&strangers) == 0, "%lld calls had a pool that is not the caller's",

@@ -664,6 +664,20 @@ def test_bench_forward():
     assert math.isclose(rows[0]["gflops"] * rows[0]["ms_median"] * 1e6, 2 * 4 * seen * 64, rel_tol=1e-3)
 
 
+def test_bench_backward():
+    forward, = bench("--shape", "1,2,1,64,64,32", "--threads", "1")
+    row, = bench("--op", "backward", "--shape", "1,2,1,64,64,32", "--threads", "1")
+    assert row["op"] == "backward" and row["kernel"].startswith("backward_")
+    work = lambda row: float(row["gflops"]) * float(row["ms_median"])
+    assert abs(work(row) / work(forward) - 2.5) < 0.01
+
+
+def test_check_backward():
+    out = succeeds("check", "--op", "backward", "--problems", "5", "--isa", "portable")
+    assert "backward_portable" in out and "forward_portable" not in out
+    assert "backward_portable" in succeeds("check", "--kernel", "backward_portable", "--problems", "2")
+
+
 def test_bench_decode():
     (row,) = bench("--op", "decode", "--dtype", "f32", "--dtype-kv", "bf16", "--shape", "1,4,2,1,8192,64", "--threads", "1")
     assert row["op"] == "decode" and row["dtype_kv"] == "bf16" and row["caches"] >= 2 and row["peak_kind"] == "read"

@@ -97,6 +97,36 @@ static void test_forced(attn_isa isa, int by_environment) {
     unsetenv("ATTN_ISA");
 }
 
+/* A forced tier has its own backward, or that of a tier below where the list has none of its own. */
+static void test_backward(attn_isa isa) {
+    uint64_t seed = 2000;
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    options.isa = isa;
+    for (int i = 0; i < 20; ++i, ++seed) {
+        attni_problems_case c;
+        attn_context *context;
+        attn_plan *plan;
+        double ratio;
+        char message[1024];
+        NEED(attni_problems_make_backward(&c, seed, NULL) == 0);
+        const attn_dtype dtype = dtype_for(isa, i); /* whose forward even a tier for one dtype takes */
+        if (c.problem.dtype_q == dtype && c.problem.dtype_kv == dtype) {
+            NEED(plan_of(&c.problem, &options, &context, &plan) == ATTN_OK);
+            const char *kernel = attn_plan_backward_kernel(plan);
+            int tier = tier_of(kernel);
+            CHECK(strncmp(kernel, "backward_", 9) == 0, "%s gives %s", names[isa], kernel);
+            CHECK(tier == (int)isa || (!has_op(isa, "backward") && tier < (int)isa && tier > 0),
+                  "%s gives %s", names[isa], kernel);
+            CHECK(attn_backward(plan, &c.tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+            CHECK(attni_problems_verify_gradients(&c, &ratio, message, sizeof message), "%s: %s", kernel,
+                  message);
+            attn_plan_destroy(plan);
+            attn_context_destroy(context);
+        }
+        attni_problems_free(&c);
+    }
+}
+
 static attn_problem small_problem(void) {
     attn_problem p = ATTN_PROBLEM_INIT;
     p.seqlen_q = p.seqlen_k = 20;
@@ -173,6 +203,7 @@ int main(void) {
     for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16; ++isa) {
         test_forced((attn_isa)isa, 0);
         test_forced((attn_isa)isa, 1);
+        if (test_has_tier((attn_isa)isa)) test_backward((attn_isa)isa);
     }
     test_unknown();
     test_precedence();
