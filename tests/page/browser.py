@@ -1,7 +1,7 @@
 """Drives a headless Chromium through its DevTools protocol, over a pipe: needs nothing but Python 3.
 
-https://chromedevtools.github.io/devtools-protocol/ ; --remote-debugging-pipe reads JSON ended by a zero byte from file
-descriptor 3 and writes it to 4.
+https://chromedevtools.github.io/devtools-protocol/ ; with --remote-debugging-pipe it reads JSON, ended by a zero byte,
+from file descriptor 3 and writes it to 4.
 """
 
 import base64
@@ -46,10 +46,11 @@ class Browser:
             os.dup2(90, 3)
             os.dup2(91, 4)
 
+        options = ("headless=new no-sandbox disable-gpu disable-dev-shm-usage no-first-run disable-background-networking"
+                   " disable-component-update disable-sync hide-scrollbars force-device-scale-factor=1"
+                   " remote-debugging-pipe").split()
         self.process = subprocess.Popen(
-            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-             "--force-device-scale-factor=1", f"--user-data-dir={self.profile.name}", "--remote-debugging-pipe", "about:blank"],
+            [program, *(f"--{name}" for name in options), f"--user-data-dir={self.profile.name}", "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=arrange,
             close_fds=False, start_new_session=True)
         os.close(to_browser)
@@ -131,7 +132,8 @@ class Browser:
             self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def size(self, width, height, phone=False, scale=1):
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
+                 mobile=phone)
 
     def media(self, **features):
         """media(prefers_color_scheme="dark")"""

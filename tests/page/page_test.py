@@ -27,7 +27,8 @@ PATH = ""     # the page's file
 TEXT = ""     # what the terminal showed in the same run
 RUNS = {}     # the page's JSON
 TOO_LONG = 20  # seconds, for waiting only
-CHAPTERS = (("standard_simple", "simple"), ("standard", "flash2"), ("large_simple", "large_flash2"), ("flash1", "flash2"))
+CHAPTERS = (("standard_simple", "simple"), ("standard", "flash2"), ("large_simple", "large_flash2"),
+            ("flash1", "flash2"))
 
 # ---------------------------------------------------------------- asking the page
 
@@ -53,7 +54,8 @@ def playing():
 
 
 def chapter():
-    return PAGE.evaluate("[...document.querySelectorAll('#chapters button')].findIndex(b => b.ariaCurrent === 'true') + 1")
+    return PAGE.evaluate("[...document.querySelectorAll('#chapters button')]"
+                         ".findIndex(b => b.ariaCurrent === 'true') + 1")
 
 
 def theme():
@@ -61,8 +63,11 @@ def theme():
 
 
 def click(selector):
-    x, y = PAGE.evaluate(f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
-                         " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()")
+    x, y = PAGE.evaluate(f"""(e => {{
+        e.scrollIntoView({{block: "center"}});
+        const r = e.getBoundingClientRect();
+        return [r.x + r.width / 2, r.y + r.height / 2];
+    }})(document.querySelector({selector!r}))""")
     PAGE.click(x, y)
 
 
@@ -127,8 +132,10 @@ def test_scrubs_by_keyboard():
     opened("#2.10")
     for _ in range(30):
         PAGE.press("Tab")
-        outline, name = PAGE.evaluate("(e => [getComputedStyle(e).outlineStyle + getComputedStyle(e).outlineWidth, e.id])"
-                                      "(document.activeElement)")
+        outline, name = PAGE.evaluate("""(e => {
+            const style = getComputedStyle(e);
+            return [style.outlineStyle + style.outlineWidth, e.id];
+        })(document.activeElement)""")
         assert outline == "solid3px", (name, outline)
         if name == "scrub":
             break
@@ -173,7 +180,8 @@ def test_mouse():
     click("#step")
     click("#back")
     assert tick() == 1
-    x, y, width = PAGE.evaluate("(r => [r.x, r.y + r.height / 2, r.width])(document.getElementById('scrub').getBoundingClientRect())")
+    x, y, width = PAGE.evaluate("(r => [r.x, r.y + r.height / 2, r.width])"
+                                "(document.getElementById('scrub').getBoundingClientRect())")
     PAGE.click(x + width / 2, y)
     assert abs(tick() - last() / 2) <= 2, tick()
     click("#play")
@@ -194,7 +202,8 @@ def test_table_is_the_terminals():
     opened()
     for number, name in ((1, "simple"), (2, "flash2"), (3, "large_flash2")):
         PAGE.press(str(number))
-        rows = PAGE.evaluate("[...document.querySelectorAll('#table tbody tr')].map(r => [...r.cells].map(c => c.textContent))")
+        rows = PAGE.evaluate("[...document.querySelectorAll('#table tbody tr')]"
+                             ".map(r => [...r.cells].map(c => c.textContent))")
         found = []
         for title, query, *cells in rows:
             if title:
@@ -209,7 +218,8 @@ def test_table_is_the_terminals():
 def test_format():
     """The page's text of a number is the terminal's, ties to even included."""
     rng = random.Random()
-    values = [0.125, 0.375, 2.625, -0.625, 12.25, 12.75, 0.005, 0.00499, 9.995, 99.95, 9999.5, -6.1e34, 1e-30, 10.0, 120.0, -0.0]
+    values = [0.125, 0.375, 2.625, -0.625, 12.25, 12.75, 0.005, 0.00499, 9.995, 99.95, 9999.5, -6.1e34, 1e-30, 10.0,
+              120.0, -0.0]
     values += [rng.uniform(-1, 1) * 10 ** rng.uniform(-3, 6) for _ in range(2000)]
     values = [struct.unpack("<f", struct.pack("<f", x))[0] for x in values]
     opened()
@@ -219,22 +229,25 @@ def test_format():
 
 
 def pictures():
-    """What each side draws: {place in fast memory: numbers}, the numbers of slow memory, and how many steps it took."""
+    """What each side draws: {place in fast memory: numbers}, numbers of slow memory, steps taken (None: all)."""
     sides = PAGE.evaluate("""["left", "right"].map(side => {
-        const full = cell => cell.querySelector("title").textContent, svg = document.querySelector(`#${side} svg`);
-        return [[...svg.querySelectorAll("[data-slot]")].map(s => [s.dataset.slot, [...s.querySelectorAll(".cell")].map(full)]),
-                [...svg.querySelectorAll(".slow .cell:not(.empty)")].map(full), document.querySelector(`#${side} .chip`).textContent];
+        const root = document.getElementById(side), all = (from, what) => [...from.querySelectorAll(what)];
+        const full = cell => cell.querySelector("title").textContent;
+        return [all(root, "[data-slot]").map(s => [s.dataset.slot, all(s, ".cell").map(full)]),
+                all(root, ".slow .cell:not(.empty)").map(full), root.querySelector(".chip").textContent];
     })""")
     found = []
     for slots, slow, chip in sides:
         step = re.search(r"step (\d+) of", chip)
-        found.append(({int(t): [str(float(x) + 0.0) for x in cells] for t, cells in slots}, [str(float(x)) for x in slow],
-                      int(step.group(1)) if step else None if chip.startswith("done") else 0))
+        k = int(step.group(1)) if step else None if chip.startswith("done") else 0
+        held = {int(t): [str(float(x) + 0.0) for x in cells] for t, cells in slots}
+        found.append((held, [str(float(x)) for x in slow], k))
     return found
 
 
 def scrub(at):
-    PAGE.evaluate(f"(s => {{ s.value = {at}; s.dispatchEvent(new Event('input')); }})(document.getElementById('scrub'))")
+    PAGE.evaluate(f"(s => {{ s.value = {at}; s.dispatchEvent(new Event('input')); }})"
+                  "(document.getElementById('scrub'))")
 
 
 def test_picture_is_the_record():
@@ -287,8 +300,10 @@ def test_themes():
 
 def test_motion():
     opened("#2.0")
-    PAGE.evaluate("window.flights = 0, (f => Element.prototype.animate = function (...a) { flights++; return f.apply(this, a); })"
-                  "(Element.prototype.animate)")
+    PAGE.evaluate("""(animate => {
+        window.flights = 0;
+        Element.prototype.animate = function (...a) { flights++; return animate.apply(this, a); };
+    })(Element.prototype.animate)""")
     PAGE.press("Right")
     assert PAGE.evaluate("flights") == 2
     PAGE.media(prefers_reduced_motion="reduce")
@@ -308,9 +323,10 @@ def test_sizes():
             settle()
             page_width, smallest, over = PAGE.evaluate("""(() => {
                 const texts = [...document.querySelectorAll("svg .cell text")].filter(t => t.getClientRects().length);
-                const over = texts.filter(t => t.getBBox().width > t.parentNode.querySelector("rect").getBBox().width + .5);
-                return [document.documentElement.scrollWidth, Math.min(...texts.map(t => parseFloat(t.getAttribute("font-size")))),
-                        over.map(t => t.textContent)];
+                const width = e => e.getBBox().width, cell = t => t.parentNode.querySelector("rect");
+                const over = texts.filter(t => width(t) > width(cell(t)) + .5).map(t => t.textContent);
+                const sizes = texts.map(t => parseFloat(t.getAttribute("font-size")));
+                return [document.documentElement.scrollWidth, Math.min(...sizes), over];
             })()""")
             assert page_width <= width, (width, n, page_width)
             assert smallest >= 6.5 and over == [], (width, n, smallest, over)
@@ -318,10 +334,11 @@ def test_sizes():
 
 def test_labels():
     opened("#2.20")
-    bare = PAGE.evaluate("[...document.querySelectorAll('button, input, select, svg[role=img]')].filter(e => "
-                         "!(e.ariaLabel || e.textContent.trim() || (e.labels && e.labels.length))).map(e => e.outerHTML)")
+    bare = PAGE.evaluate("""[...document.querySelectorAll("button, input, select, svg[role=img]")]
+        .filter(e => !e.ariaLabel && !e.textContent.trim() && !(e.labels && e.labels.length)).map(e => e.outerHTML)""")
     assert bare == [], bare
-    assert PAGE.evaluate("document.querySelector('#right svg').getAttribute('aria-label')").startswith("FlashAttention-2.")
+    label = PAGE.evaluate("document.querySelector('#right svg').getAttribute('aria-label')")
+    assert label.startswith("FlashAttention-2."), label
     assert PAGE.evaluate("document.documentElement.lang") == "en"
     assert PAGE.evaluate("document.querySelectorAll('h1').length") == 1
 
@@ -332,13 +349,21 @@ def test_contrast():
     for scheme in ("light", "dark"):
         assert theme() == scheme
         ratios = PAGE.evaluate("""(() => {
-            const style = getComputedStyle(document.documentElement), colour = name => style.getPropertyValue(name).trim();
-            const light = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16) / 255)
-                .map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4).reduce((s, c, i) => s + c * [.2126, .7152, .0722][i], 0);
-            const pairs = [];
-            for (const ground of ["--paper", "--raised", "--slow", "--fast"]) for (const ink of ["--ink", "--soft"]) pairs.push([ink, ground]);
-            pairs.push(["--on-accent", "--accent"], ["--read", "--raised"], ["--write", "--raised"], ["--v", "--raised"], ["--accent", "--paper"]);
-            return pairs.map(p => { const [a, b] = p.map(n => light(colour(n))); return [p.join(), (Math.max(a, b) + .05) / (Math.min(a, b) + .05)]; });
+            const style = getComputedStyle(document.documentElement);
+            const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+            const light = name => {
+                const hex = style.getPropertyValue(name).trim();
+                const [r, g, b] = [1, 3, 5].map(i => linear(parseInt(hex.slice(i, i + 2), 16) / 255));
+                return .2126 * r + .7152 * g + .0722 * b;
+            };
+            const pairs = [["--on-accent", "--accent"], ["--read", "--raised"], ["--write", "--raised"],
+                           ["--v", "--raised"], ["--accent", "--paper"]];
+            for (const ground of ["--paper", "--raised", "--slow", "--fast"])
+                for (const ink of ["--ink", "--soft"]) pairs.push([ink, ground]);
+            return pairs.map(pair => {
+                const [a, b] = pair.map(light);
+                return [pair.join(" on "), (Math.max(a, b) + .05) / (Math.min(a, b) + .05)];
+            });
         })()""")
         assert all(r >= 4.5 for _, r in ratios), (scheme, [x for x in ratios if x[1] < 4.5])
         PAGE.press("t")
@@ -363,10 +388,10 @@ def test_quiet():
 
 def screenshots(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    shots = {"light": ("#2.41", {}), "dark": ("#2.41", {"prefers_color_scheme": "dark"}), "overflow": ("#3.55", {"prefers_color_scheme": "dark"}),
-             "flash1": ("#4.60", {}), "laptop": ("#1.30", {"width": 1366, "height": 768}),
-             "phone": ("#2.41", {"width": 390, "height": 844, "phone": True}),
-             "phone-dark": ("#3.55", {"width": 390, "height": 844, "phone": True, "prefers_color_scheme": "dark"})}
+    dark, phone = {"prefers_color_scheme": "dark"}, {"width": 390, "height": 844, "phone": True}
+    shots = {"light": ("#2.41", {}), "dark": ("#2.41", dark), "overflow": ("#3.55", dark), "flash1": ("#4.60", {}),
+             "laptop": ("#1.30", {"width": 1366, "height": 768}), "phone": ("#2.41", phone),
+             "phone-dark": ("#3.55", {**phone, **dark})}
     for name, (fragment, how) in shots.items():
         opened(fragment, **how)
         settle()
@@ -379,7 +404,7 @@ def main():
         sys.exit("usage: page_test.py path/to/attn [FOLDER [NAME]...]")
     program = browser.find()
     if program is None:
-        print("no Chromium here (Debian: apt-get install chromium), so the page of attn trace is not tried in a browser")
+        print("no Chromium here (Debian: apt-get install chromium) to try the page of attn trace in")
         sys.exit(77)
     cli.ATTN = str(pathlib.Path(sys.argv[1]).resolve())
     failed = 0

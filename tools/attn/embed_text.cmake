@@ -1,5 +1,5 @@
-# Writes a C file with the bytes of a page and a zero: cmake -DINPUT= -DOUTPUT= -DNAME= -DHEADER= -P this. The style sheets
-# and scripts of its own folder that the page asks for are put into it.
+# Writes a C file with the bytes of a page and a zero: cmake -DINPUT= -DOUTPUT= -DNAME= -DHEADER= -P this.
+# The style sheets and scripts of its own folder that the page asks for are put into it.
 
 cmake_policy(VERSION 3.16)
 get_filename_component(folder ${INPUT} DIRECTORY)

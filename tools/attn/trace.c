@@ -16,7 +16,7 @@
 /* ---------------------------------------------------------------- inputs */
 
 /*
- * The toy: all scores are whole numbers. The maximum of q1 comes first, that of q3 last, and the others' in between.
+ * The toy: all scores are whole numbers. The maximum of q1 comes first, that of q3 last, the others between.
  *
  *            k0  k1  k2  k3  k4  k5
  *       q0    1   0   2  -1   2  -1
@@ -29,7 +29,7 @@ static const float toy_q[] = {1, 0, 0, 1, 1, 1, 1, -1};
 static const float toy_k[] = {1, 0, 0, 2, 2, 1, -1, 1, 2, -1, -1, 2};
 static const float toy_v[] = {1, 0, 0, 1, 1, 1, 2, 0, 0, 2, 1, -1};
 
-/* Q times this: scores up to 120, and exp overflows float32 from 88.8 on. q0 and q1 stay below, q2 and q3 do not. */
+/* Q times this: scores up to 120, and exp overflows float32 from 88.8 on. q0 and q1 stay below that. */
 enum { LARGE = 40 };
 
 enum { SIDE_LIMIT = 64 }; /* of Q, K and V: this is for looking at numbers */

@@ -23,7 +23,10 @@ function layout() {
   if (!width) return;
   sides.forEach(s => s.g = s.measure(width));
   const fast = Math.max(...sides.map(s => s.g.fastHeight)), slow = Math.max(...sides.map(s => s.g.slowHeight));
-  sides.forEach(s => { s.g.fastTotal = fast; s.g.slowHeight = slow; s.at = -1; s.draw(page.ticks[page.tick][sides.indexOf(s)], 0, waiting(sides.indexOf(s))); });
+  sides.forEach((s, n) => {
+    s.g.fastTotal = fast, s.g.slowHeight = slow, s.at = -1;
+    s.draw(page.ticks[page.tick][n], 0, waiting(n));
+  });
   sides.forEach(s => s.svg.querySelectorAll(".lit").forEach(x => x.classList.remove("lit")));
 }
 
@@ -50,7 +53,9 @@ function go(tick, flight) {
   $("back").disabled = page.tick === 0;
   $("step").disabled = page.tick === last;
   markTable();
-  try { history.replaceState(null, "", `#${page.chapter + 1}.${page.tick}`); } catch (e) { /* too often while scrubbing */ }
+  try {
+    history.replaceState(null, "", `#${page.chapter + 1}.${page.tick}`);
+  } catch (e) { /* too often, while scrubbing */ }
 }
 
 function step(by) {
@@ -61,7 +66,10 @@ function step(by) {
 // To the next state in which the right side has begun another tile, or the one before.
 function jump(by) {
   pause();
-  const run = runs()[1], key = t => { const e = run.states[page.ticks[t][1]].event; return e ? `${e.i},${e.j}` : ""; };
+  const run = runs()[1], key = t => {
+    const e = run.states[page.ticks[t][1]].event;
+    return e ? `${e.i},${e.j}` : "";
+  };
   let t = page.tick;
   const here = key(t);
   do t += by; while (t > 0 && t < page.ticks.length - 1 && key(t) === here);
@@ -69,19 +77,27 @@ function jump(by) {
   go(t, 0);
 }
 
+// Screen readers say each step's sentence, but not while steps follow one another by themselves.
+function speak(how) {
+  for (const s of sides) s.root.querySelector(".caption").setAttribute("aria-live", how);
+}
+
 function pause() {
   clearTimeout(page.timer);
   page.timer = 0;
+  speak("polite");
   $("play").querySelector("path").setAttribute("d", PLAY);
   $("play").querySelector(".word").textContent = "Play";
 }
 
 function play() {
   if (page.timer) return pause();
+  speak("off");
   if (page.tick === page.ticks.length - 1) go(0, 0);
   $("play").querySelector("path").setAttribute("d", PAUSE);
   $("play").querySelector(".word").textContent = "Pause";
-  if (!sides.every(s => s.svg.clientWidth)) sides[page.visible].root.scrollIntoView({block: "start", behavior: still.matches ? "auto" : "smooth"});
+  if (!sides.every(s => s.svg.clientWidth))
+    sides[page.visible].root.scrollIntoView({block: "start", behavior: still.matches ? "auto" : "smooth"});
   const beat = () => {
     go(page.tick + 1, still.matches ? 0 : Math.min(620, 620 / speed()));
     if (page.tick === page.ticks.length - 1) pause(); else page.timer = setTimeout(beat, 900 / speed());
@@ -99,14 +115,15 @@ function choose(n, tick) {
   $("lesson").innerHTML = prose(chapter.lesson);
   $("formula").innerHTML = chapter.formula.map(line => `<div>${line}</div>`).join("");
   const r = both[1];
-  $("about").textContent = `${r.rows} queries, ${r.keys} keys, dim ${r.dim}, tiles ${r.br} \u00d7 ${r.bc}` +
-    (n === 2 ? ", Q \u00d7 40" : r.input === "built in" ? "" : `, ${r.input}`);
+  $("about").textContent = `${r.rows} queries, ${r.keys} keys, dim ${r.dim}, tiles ${r.br} × ${r.bc}` +
+    (n === 2 ? ", Q × 40" : r.input === "built in" ? "" : `, ${r.input}`);
   $("about").title = r.input;
   page.ticks = timeline(...both);
   page.tick = Math.max(0, Math.min(tick || 0, page.ticks.length - 1));
   sides.forEach((s, i) => s.show(both[i]));
-  $("meters").innerHTML = both.map(run => `<div class="meter"><span>${nameOf(run)}</span><div class="bar"><i class="r"></i><i class="w"></i></div><span></span></div>`).join("");
-  $("which").innerHTML = both.map((run, i) => `<button type="button" aria-pressed="${i === page.visible}">${nameOf(run)}</button>`).join("");
+  $("meters").innerHTML = both.map(run => `<div class="meter"><span>${nameOf(run)}</span>` +
+    '<div class="bar"><i class="r"></i><i class="w"></i></div><span></span></div>').join("");
+  $("which").innerHTML = both.map(run => `<button type="button">${nameOf(run)}</button>`).join("");
   $("scrub").max = page.ticks.length - 1;
   makeTable();
   foot();
@@ -124,17 +141,18 @@ function look(n) {
 
 function foot() {
   const [a, b] = runs().map(run => run.read + run.written), [x, y] = runs();
-  $("foot").innerHTML = `Bytes moved here: ${a} (${nameOf(x)}) and ${b} (${nameOf(y)}); held in fast memory at most ${x.fast} and ${y.fast}. ` +
-    "A toy hides how much it matters: A grows with the square of the length, and at 8192 keys it takes 268 MB for each head. " +
-    "<code>attn io</code> counts any size.";
+  $("foot").innerHTML = `Bytes moved here: ${a} (${nameOf(x)}) and ${b} (${nameOf(y)}); held in fast memory at most ` +
+    `${x.fast} and ${y.fast}. A toy hides how much it matters: A grows with the square of the length, and at 8192 keys ` +
+    "it takes 268 MB for each head. <code>attn io</code> counts any size.";
 }
 
 // ---------------------------------------------------------------- the table: the terminal's numbers
 
 function makeTable() {
   const run = runs()[1];
-  let html = '<thead><tr><th scope="col">tile</th><th scope="col">query</th>' + `<th scope="col" colspan="${run.bc}">tile of A</th>` +
-    `<th scope="col">m</th><th scope="col">l</th><th scope="col" colspan="${run.dim}">O</th></tr></thead><tbody>`;
+  const heads = [["tile", 1], ["query", 1], ["tile of A", run.bc], ["m", 1], ["l", 1], ["O", run.dim]];
+  let html = "<thead><tr>" + heads.map(([word, n]) => `<th scope="col" colspan="${n}">${word}</th>`).join("") +
+    "</tr></thead><tbody>";
   const data = x => `<td${Number.isNaN(x) || x === Infinity ? ' class="bad"' : ""}>${format(x)}</td>`;
   let scores = null;
   run.states.forEach((state, k) => {
@@ -145,8 +163,10 @@ function makeTable() {
     for (let r = 0; r < e.r[1]; r++) {
       const end = e.s === "finish", m = tile("m"), l = tile("l"), o = tile("O");
       const name = end ? "O / l" : `A[${e.i},${e.j}]`;
-      html += `<tr data-state="${k}" class="${r ? "" : "first"}"><th scope="row">${r ? "" : `<button type="button" class="jump" data-state="${k}">${name}</button>`}</th><th>q${e.r[0] + r}</th>`;
-      for (let c = 0; c < run.bc; c++) html += end || c >= scores.cols ? "<td></td>" : data(scores.data[r * scores.cols + c]);
+      const jump = `<button type="button" class="jump" data-state="${k}">${name}</button>`;
+      html += `<tr data-state="${k}" class="${r ? "" : "first"}"><th scope="row">${r ? "" : jump}</th><th>q${e.r[0] + r}</th>`;
+      for (let c = 0; c < run.bc; c++)
+        html += end || c >= scores.cols ? "<td></td>" : data(scores.data[r * scores.cols + c]);
       html += (end ? "<td></td><td></td>" : (m ? data(m.data[r]) : "<td>-</td>") + data(l.data[r]));
       for (let c = 0; c < run.dim; c++) html += data(o.data[r * run.dim + c]);
       html += "</tr>";
@@ -204,7 +224,10 @@ function fromAddress() {
 
 function listen() {
   [...$("chapters").children].forEach((b, i) => b.addEventListener("click", () => choose(i)));
-  $("which").addEventListener("click", e => { const i = [...$("which").children].indexOf(e.target); if (i >= 0) look(i); });
+  $("which").addEventListener("click", e => {
+    const i = [...$("which").children].indexOf(e.target);
+    if (i >= 0) look(i);
+  });
   $("more").addEventListener("click", () => {
     const open = document.querySelector(".lesson").classList.toggle("open");
     $("more").textContent = open ? "Less" : "More";
@@ -233,15 +256,19 @@ function listen() {
     e.preventDefault();
     act();
   });
-  new ResizeObserver(() => { if (sides.some(s => s.svg.clientWidth && s.svg.clientWidth !== s.g.width)) layout(); }).observe(document.body);
+  new ResizeObserver(() => {
+    if (sides.some(s => s.svg.clientWidth && s.svg.clientWidth !== s.g.width)) layout();
+  }).observe(document.body);
 }
 
 if (typeof RUNS === "string") {
-  document.body.innerHTML = '<p class="empty-page">This is the source of the page. <code>attn trace --html FILE</code> writes one with numbers in it.</p>';
+  document.body.innerHTML = '<p class="empty-page">This is the source of the page. <code>attn trace --html FILE</code> ' +
+    "writes one with numbers in it.</p>";
 } else {
   Object.values(RUNS).forEach(prepare);
   paint();
-  $("chapters").innerHTML = CHAPTERS.map((c, i) => `<button type="button"><b>${i + 1}</b>${c.title}</button>`).join("");
+  $("chapters").innerHTML =
+    CHAPTERS.map((c, i) => `<button type="button"><b>${i + 1}</b>${c.title}</button>`).join("");
   fromAddress();
   listen();
 }

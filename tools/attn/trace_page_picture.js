@@ -4,8 +4,8 @@
 class Side {
   constructor(root) {
     this.root = root;
-    root.innerHTML = '<header><h2></h2><span class="chip"></span></header><p class="caption" aria-live="polite"></p>' +
-      '<svg role="img"></svg>';
+    root.innerHTML = '<header><h2></h2><span class="chip"></span></header>' +
+      '<p class="caption" aria-live="polite"></p><svg role="img"></svg>';
     this.svg = root.querySelector("svg");
   }
 
@@ -16,7 +16,7 @@ class Side {
   }
 
   /*
-   * Sizes for a width; heights that two sides should share are left to the caller. Keys are columns, queries are rows:
+   * Sizes for a width; heights that two sides should share are left to the caller. Keys are columns, queries rows:
    *
    *     wide:    K^T  V^T          narrow:    K^T
    *           Q   A    P   O               Q   A   m l
@@ -26,35 +26,38 @@ class Side {
    * Where P is not stored, the statistics of the rows stand in its place.
    */
   measure(width) {
-    const {run} = this, wide = width >= 500 && (width - 90) / (run.dim * 2 + run.keys * 2) >= 24, pad = wide ? 14 : 8, gap = wide ? 14 : 12, lead = wide ? 20 : 18, label = 21;
+    const {run} = this, label = 21;
+    const wide = width >= 500 && (width - 90) / (run.dim * 2 + run.keys * 2) >= 24;
+    const [pad, gap, lead] = wide ? [14, 14, 20] : [8, 12, 18];
     const right = Math.max(run.dim, wide ? 0 : 2), columns = run.dim + run.keys * (wide ? 2 : 1) + right;
     const room = width - 2 * pad - lead - gap * (wide ? 3 : 2);
     const cw = Math.max(8, Math.min(44, Math.floor(room / columns)));
     const ch = Math.max(12, Math.min(25, Math.round(cw * .8)));
-    const fit = text => Math.min(13, (cw - 3) / textWidth(text)), digits = fit("\u22120.00") < 7.4 ? 1 : 2;
-    const long = fit(digits === 2 ? "\u22120.00" : "\u22120.0"), short = Math.max(long, Math.min(fit("8e18"), fit("00.0"), fit("NaN") / 1.12));
+    const fit = text => Math.min(13, (cw - 3) / textWidth(text)), digits = fit("−0.00") < 7.4 ? 1 : 2;
+    const long = fit(digits === 2 ? "−0.00" : "−0.0");
+    const short = Math.max(long, Math.min(fit("8e18"), fit("00.0"), fit("NaN") / 1.12)); // NaN is bold
     const g = {width, pad, gap, cw, ch, wide, digits, numbers: long >= 6.5, places: {}, names: {}};
     g.font = text => text.length > digits + 2 ? long : short;
-    const x0 = Math.max(pad, (width - (cw * columns + gap * (wide ? 3 : 2) + lead)) / 2) + lead, xa = x0 + cw * run.dim + gap;
+    const used = cw * columns + gap * (wide ? 3 : 2) + lead;
+    const x0 = Math.max(pad, (width - used) / 2) + lead, xa = x0 + cw * run.dim + gap, xp = xa + cw * run.keys + gap;
     const put = (name, x, y, word) => { g.places[name] = {x, y}; g.names[name] = word || shown(name); };
     const tall = ch * run.rows, statistics = ["m", "l", "LSE"].filter(name => run.slow[name]), noA = !run.slow.S;
     let y = 42;
     put("K", xa, y);
     const under = y + ch * run.dim + label;
     put("Q", x0, under);
-    put("S", xa, under, noA ? "A and P, never stored" : "A = Q K\u1d40");
+    put("S", xa, under, noA ? "A and P, never stored" : "A = Q Kᵀ");
     if (wide) {
-      const xp = xa + cw * run.keys + gap, xo = xp + cw * run.keys + gap;
+      const xo = xp + cw * run.keys + gap;
       put("V", xp, y);
       if (!noA) put("P", xp, under, "P = softmax(A)");
       put("O", xo, under);
       statistics.forEach((name, n) => put(name, xo - gap - (cw + 8) * (statistics.length - n) + 8, under));
       y = under + tall + 14;
     } else {
-      const xo = xa + cw * run.keys + gap;
-      statistics.forEach((name, n) => put(name, xo + n * cw, under));
+      statistics.forEach((name, n) => put(name, xp + n * cw, under));
       y = under + tall + label;
-      put("O", xo, y);
+      put("O", xp, y);
       if (!noA) put("P", xa, y, "P = softmax(A)"), y += tall + label;
       put("V", xa, y);
       y += (noA ? Math.max(tall, ch * run.dim) : ch * run.dim) + 12;
@@ -78,7 +81,8 @@ class Side {
     for (const p of slots) {
       const [h, w] = turned(p.first) ? [p.cols, p.rows] : [p.rows, p.cols];
       const isVector = kind(p.first) === "s", wide = Math.max(w * g.cw, 20);
-      if (x > g.pad && (x + wide > g.width - g.pad + 1 || (isVector && !vectors))) x = g.pad, y += tall * g.ch + 22, tall = 0;
+      const full = x + wide > g.width - g.pad + 1;
+      if (x > g.pad && (full || (isVector && !vectors))) x = g.pad, y += tall * g.ch + 22, tall = 0;
       vectors = isVector;
       places[p.t] = {x, y};
       x += wide + (isVector ? Math.min(between, 22) : between), tall = Math.max(tall, h);
@@ -87,14 +91,18 @@ class Side {
   }
 
   cell(x, y, name, number, look) {
-    const g = this.g, {run} = this;
-    if (number === undefined) return `<g class="cell empty"><rect x="${x}" y="${y}" width="${g.cw}" height="${g.ch}" rx="3"/></g>`;
+    const {g, run} = this, place = `x="${x}" y="${y}" width="${g.cw}" height="${g.ch}" rx="3"`;
+    if (number === undefined) return `<g class="cell empty"><rect ${place}/></g>`;
     let share = 20; // percent of the hue
-    if (name === "S" && run.high > run.low && Number.isFinite(number)) share = 8 + 36 * (number - run.low) / (run.high - run.low);
-    if (name === "P" && Number.isFinite(number)) share = 6 + 44 * Math.min(1, number);
-    const bad = Number.isNaN(number) || number === Infinity;
-    const words = pretty(number, g.digits), text = !g.numbers ? "" : `<text x="${x + g.cw / 2}" y="${y + g.ch / 2}" dy=".35em" text-anchor="middle" font-size="${g.font(words).toFixed(1)}">${words}</text>`;
-    return `<g class="cell ${kind(name)}${bad ? " bad" : ""}" style="--ink-share:${share.toFixed(0)}%"><title>${number}</title><rect class="${look || ""}" x="${x}" y="${y}" width="${g.cw}" height="${g.ch}" rx="3"/>${text}</g>`;
+    if (Number.isFinite(number)) {
+      if (name === "S" && run.high > run.low) share = 8 + 36 * (number - run.low) / (run.high - run.low);
+      if (name === "P") share = 6 + 44 * Math.min(1, number);
+    }
+    const bad = Number.isNaN(number) || number === Infinity, words = pretty(number, g.digits);
+    const text = `<text x="${x + g.cw / 2}" y="${y + g.ch / 2}" dy=".35em" text-anchor="middle" ` +
+      `font-size="${g.font(words).toFixed(1)}">${words}</text>`;
+    return `<g class="cell ${kind(name)}${bad ? " bad" : ""}" style="--ink-share:${share.toFixed(0)}%">` +
+      `<title>${number}</title><rect class="${look || ""}" ${place}/>${g.numbers ? text : ""}</g>`;
   }
 
   // A matrix or tile with its first number at (x, y).
@@ -103,56 +111,72 @@ class Side {
     let out = "";
     for (let r = 0; r < rows; r++)
       for (let c = 0; c < cols; c++)
-        out += this.cell(x + (turn ? r : c) * g.cw, y + (turn ? c : r) * g.ch, name, at(r, c), fresh && fresh(r, c) ? "lit" : "");
+        out += this.cell(x + (turn ? r : c) * g.cw, y + (turn ? c : r) * g.ch, name, at(r, c),
+          fresh && fresh(r, c) ? "lit" : "");
     return out;
   }
 
   box(x, y, name, rows, cols, look) {
     const g = this.g, [h, w] = turned(name) ? [cols, rows] : [rows, cols];
-    return `<rect class="${look}" x="${x}" y="${y}" width="${w * g.cw}" height="${h * g.ch}" rx="${look === "seen" ? 0 : 4}"/>`;
+    const round = look === "seen" ? 0 : 4; // what was seen joins without gaps
+    return `<rect class="${look}" x="${x}" y="${y}" width="${w * g.cw}" height="${h * g.ch}" rx="${round}"/>`;
   }
 
   // Where a tile lies in slow memory.
   home(home) {
-    const g = this.g, place = g.places[home.name], [r, c] = home.at;
-    return turned(home.name) ? {x: place.x + r * g.cw, y: place.y + c * g.ch} : {x: place.x + c * g.cw, y: place.y + r * g.ch};
+    const g = this.g, place = g.places[home.name], [down, right] = turned(home.name) ? [...home.at].reverse() : home.at;
+    return {x: place.x + right * g.cw, y: place.y + down * g.ch};
+  }
+
+  text(x, y, look, words, anchor) {
+    return `<text x="${x}" y="${y}" class="${look}" text-anchor="${anchor || "start"}">${words}</text>`;
+  }
+
+  // Names of the matrices, numbers of rows and columns.
+  labels() {
+    const {run, g} = this, p = g.places, down = g.ch * run.dim / 2 + 5;
+    let out = this.text(g.pad, 20, "zone-name", "slow memory");
+    for (const name in p) {
+      const {x, y} = p[name], word = g.names[name];
+      if (name === "V" && g.wide) out += this.text(x + run.keys * g.cw + 6, y + down, "name", word);
+      else if (turned(name)) out += this.text(x - 6, y + down, "name", word, "end");
+      else if (kind(name) === "s") out += this.text(x + g.cw / 2, y - 6, "name", word, "middle");
+      else out += this.text(x, y - 6, "name", word);
+    }
+    if (g.cw < 20) return out;
+    for (let k = 0; k < run.keys; k++)
+      for (const name of ["K", "V"])
+        out += this.text(p[name].x + (k + .5) * g.cw, p[name].y - 6, "index", name.toLowerCase() + k, "middle");
+    for (let q = 0; q < run.rows; q++)
+      out += this.text(p.Q.x - 6, p.Q.y + (q + .5) * g.ch + 4, "index", "q" + q, "end");
+    return out;
+  }
+
+  // Where A would be: the tiles seen so far, and the one at hand.
+  ghost(state) {
+    const {run, g} = this, {x, y} = g.places.S, e = state.event;
+    const tile = (rows, keys, look) => this.box(x + keys[0] * g.cw, y + rows[0] * g.ch, "S", rows[1], keys[1], look);
+    let out = this.box(x, y, "S", run.rows, run.keys, "ghost");
+    for (const [rows, keys] of state.seen) out += tile(rows, keys, "seen");
+    return e && e.i >= 0 && e.j >= 0 ? out + tile(e.r, e.c, "here") : out;
   }
 
   slowPicture(state) {
-    const {run, g} = this, text = (x, y, look, words, anchor) =>
-      `<text x="${x}" y="${y}" class="${look}" text-anchor="${anchor || "start"}">${words}</text>`;
-    let out = `<rect class="zone-slow" width="${g.width}" height="${g.slowHeight}" rx="10"/>` +
-      text(g.pad, 20, "zone-name", "slow memory");
-    const p = g.places, turnedNames = ["K", "V"];
-    if (g.cw >= 20) {
-      for (const name of turnedNames)
-        for (let k = 0; k < run.keys; k++) out += text(p[name].x + (k + .5) * g.cw, p[name].y - 6, "index", name.toLowerCase() + k, "middle");
-      for (let q = 0; q < run.rows; q++) out += text(p.Q.x - 6, p.Q.y + (q + .5) * g.ch + 4, "index", "q" + q, "end");
-    }
-    for (const name in p) {
-      if (turnedNames.includes(name)) {
-        const after = g.wide && name === "V"; // before it there is K
-        out += text(p[name].x + (after ? run.keys * g.cw + 6 : -6), p[name].y + g.ch * run.dim / 2 + 5, "name", g.names[name], after ? "start" : "end");
-      }
-      else if (kind(name) === "s") out += text(p[name].x + g.cw / 2, p[name].y - 6, "name", g.names[name], "middle");
-      else out += text(p[name].x, p[name].y - 6, "name", g.names[name]);
-    }
-    if (!run.slow.S) {
-      out += this.box(p.S.x, p.S.y, "S", run.rows, run.keys, "ghost");
-      for (const [r, c] of state.seen) out += this.box(p.S.x + c[0] * g.cw, p.S.y + r[0] * g.ch, "S", r[1], c[1], "seen");
-      const e = state.event;
-      if (e && e.i >= 0 && e.j >= 0) out += this.box(p.S.x + e.c[0] * g.cw, p.S.y + e.r[0] * g.ch, "S", e.r[1], e.c[1], "here");
-    }
+    const {run, g} = this, e = state.event, p = g.places;
+    let out = `<rect class="zone-slow" width="${g.width}" height="${g.slowHeight}" rx="10"/>` + this.labels();
+    if (!run.slow.S) out += this.ghost(state);
     for (const name in run.slow) {
-      const [rows, cols] = run.slow[name], data = state.slow[name], e = state.event;
+      const [rows, cols] = run.slow[name], data = state.slow[name];
       const wrote = e && e.s === "store" && e.a === name ? state.slots[e.t] : null;
+      const within = (x, first, count) => x >= first && x < first + count;
       out += this.matrix(p[name].x, p[name].y, name, rows, cols, (r, c) => data[r * cols + c],
-        wrote && ((r, c) => r >= e.at[0] && r < e.at[0] + wrote.rows && c >= e.at[1] && c < e.at[1] + wrote.cols));
+        wrote && ((r, c) => within(r, e.at[0], wrote.rows) && within(c, e.at[1], wrote.cols)));
     }
     for (const s of state.slots) { // what has a copy in fast memory
-      if (!s || !s.home || (kind(s.name) !== kind(s.home.name))) continue;
-      const h = this.home(s.home), moving = state.event.a && state.slots[state.event.t] === s;
-      out += `<g class="${moving ? "now" : ""}">` + this.box(h.x, h.y, s.home.name, s.rows, s.cols, "frame " + kind(s.home.name)) + "</g>";
+      if (!s || !s.home || kind(s.name) !== kind(s.home.name)) continue;
+      const {x, y} = this.home(s.home), moving = e.a && state.slots[e.t] === s;
+      out += `<g class="${moving ? "now" : ""}">` +
+        this.box(x, y, s.home.name, s.rows, s.cols, "frame " + kind(s.home.name)) + "</g>";
     }
     return out;
   }
@@ -160,10 +184,10 @@ class Side {
   fastPicture(state) {
     const {run, g} = this, top = g.slowHeight + g.bus, {places} = g.slots[state.phase];
     let out = `<rect class="zone-fast" y="${top}" width="${g.width}" height="${g.fastTotal}" rx="10"/>` +
-      `<text x="${g.pad}" y="${top + 20}" class="zone-name">fast memory</text>`;
+      this.text(g.pad, top + 20, "zone-name", "fast memory");
     run.phases[state.phase].forEach((p, t) => {
       const s = state.slots[t], x = places[t].x, y = top + places[t].y, name = s ? s.name : p.first;
-      out += `<text class="name" x="${x}" y="${y - 6}">${shown(name)}</text>`;
+      out += this.text(x, y - 6, "name", shown(name));
       if (s) {
         out += `<g data-slot="${t}">` + this.matrix(x, y, name, s.rows, s.cols, (r, c) => s.data[r * s.cols + c],
           s.fresh && ((r, c) => s.fresh[r * s.cols + c])) + "</g>";
@@ -176,8 +200,8 @@ class Side {
 
   busPicture(state) {
     const g = this.g, y = g.slowHeight + g.bus / 2 + 5;
-    return `<text class="bus read-text" x="${g.pad}" y="${y}">\u2193 read ${state.read} B</text>` +
-      `<text class="bus write-text" x="${g.width - g.pad}" y="${y}" text-anchor="end">\u2191 written ${state.written} B</text>`;
+    return this.text(g.pad, y, "bus read-text", `↓ read ${state.read} B`) +
+      this.text(g.width - g.pad, y, "bus write-text", `↑ written ${state.written} B`, "end");
   }
 
   describe(state) {
@@ -186,26 +210,34 @@ class Side {
       `${state.read} bytes read, ${state.written} written.`;
   }
 
+  // The state after k steps. flight: how long its tile travels, in milliseconds; waits: for the other side.
   draw(k, flight, waits) {
-    const {run, g} = this, state = run.states[k], height = g.slowHeight + g.bus + g.fastTotal;
-    const moved = k !== this.at;
+    const {run, g} = this, state = run.states[k], e = state.event, moved = k !== this.at;
+    const height = g.slowHeight + g.bus + g.fastTotal;
     this.land();
     this.at = k;
     this.svg.setAttribute("viewBox", `0 0 ${g.width} ${height}`);
     this.svg.setAttribute("height", height);
     this.svg.setAttribute("aria-label", this.describe(state));
-    this.svg.innerHTML = `<g class="slow">${this.slowPicture(state)}</g><g class="fast">${this.fastPicture(state)}</g>` + this.busPicture(state) + '<g class="air"></g>';
+    this.svg.innerHTML = `<g class="slow">${this.slowPicture(state)}</g><g class="fast">${this.fastPicture(state)}</g>` +
+      this.busPicture(state) + '<g class="air"></g>';
     if (!moved) this.svg.querySelectorAll(".lit").forEach(x => x.classList.remove("lit"));
-    const e = state.event, done = k === run.events.length;
-    const caption = this.root.querySelector(".caption"), words = sentence(run, state);
-    const how = e && !e.a ? `<span class="how">${escape(formulaText(e.f))}</span>` : e ? `<span class="how">${e.b} bytes ${e.s === "load" ? "read" : "written"}</span>` : "";
-    const html = escape(words) + how;
-    if (caption.innerHTML !== html) caption.innerHTML = html;
-    const chip = this.root.querySelector(".chip");
-    this.root.classList.toggle("waiting", waits);
-    chip.textContent = done ? `done after ${state.read + state.written} bytes` : k ? `${waits ? "waits at " : ""}step ${k} of ${run.events.length}` : aboutOf(run);
-    chip.classList.toggle("done", done);
+    this.tell(k, waits);
     if (flight && moved && e && e.a) this.fly(state, flight);
+  }
+
+  // The same in words.
+  tell(k, waits) {
+    const {run} = this, state = run.states[k], e = state.event, done = k === run.events.length;
+    const how = !e ? "" : e.a ? `${e.b} bytes ${e.s === "load" ? "read" : "written"}` : formulaText(e.f);
+    const caption = this.root.querySelector(".caption"), chip = this.root.querySelector(".chip");
+    const html = escape(sentence(run, state)) + (how && `<span class="how">${escape(how)}</span>`);
+    if (caption.innerHTML !== html) caption.innerHTML = html;
+    this.root.classList.toggle("waiting", waits);
+    chip.classList.toggle("done", done);
+    if (done) chip.textContent = `done after ${state.read + state.written} bytes`;
+    else if (k === 0) chip.textContent = aboutOf(run);
+    else chip.textContent = `${waits ? "waits at " : ""}step ${k} of ${run.events.length}`;
   }
 
   // The tile travels; its picture at the goal appears when it arrives.
@@ -213,7 +245,8 @@ class Side {
     const {g} = this, e = state.event, s = state.slots[e.t], home = this.home({name: e.a, at: e.at});
     const place = g.slots[state.phase].places[e.t], slot = {x: place.x, y: g.slowHeight + g.bus + place.y};
     const [from, to] = e.s === "load" ? [home, slot] : [slot, home];
-    const air = this.svg.querySelector(".air"), goal = e.s === "load" ? this.svg.querySelector(`[data-slot="${e.t}"]`) : null;
+    const air = this.svg.querySelector(".air");
+    const goal = e.s === "load" ? this.svg.querySelector(`[data-slot="${e.t}"]`) : null;
     air.innerHTML = this.matrix(to.x, to.y, e.a, s.rows, s.cols, (r, c) => s.data[r * s.cols + c]) +
       this.box(to.x, to.y, e.a, s.rows, s.cols, "frame " + kind(e.a));
     if (goal) goal.style.opacity = 0;

@@ -19,7 +19,7 @@ function prepare(run) {
   for (const e of run.events) {
     const slots = now.slots.map(s => s && {...s, fresh: null});
     let phase = now.phase;
-    if (e.x.some(([t, name]) => name === "" && slots[t])) { // fast memory was given back: another part of the algorithm begins
+    if (e.x.some(([t, name]) => name === "" && slots[t])) { // fast memory was given back: another part begins
       phase++;
       run.phases.push([]);
       slots.length = 0;
@@ -28,8 +28,11 @@ function prepare(run) {
       if (name === "" || (name === "m" && !run.maximum)) continue;
       const data = numbers.map(value), before = slots[t];
       const same = before && before.rows === rows && before.cols === cols && e.s !== "load";
-      slots[t] = {name, rows, cols, data, home: before && before.home, fresh: data.map((x, i) => !same || !Object.is(x, before.data[i]))};
-      if (name === "S") for (const x of data) if (Number.isFinite(x)) run.low = Math.min(run.low, x), run.high = Math.max(run.high, x);
+      const fresh = data.map((x, i) => !same || !Object.is(x, before.data[i]));
+      slots[t] = {name, rows, cols, data, home: before && before.home, fresh};
+      if (name !== "S") continue;
+      const scores = data.filter(Number.isFinite);
+      run.low = Math.min(run.low, ...scores), run.high = Math.max(run.high, ...scores);
     }
     const memory = {...now.slow};
     if (e.a) {
@@ -37,7 +40,7 @@ function prepare(run) {
       if (e.s === "load" && !s.fresh) s.fresh = s.data.map(() => true);
       if (e.s === "store") {
         const m = memory[e.a] = memory[e.a].slice(), width = slow[e.a][1];
-        for (let r = 0; r < s.rows; r++) for (let c = 0; c < s.cols; c++) m[(e.at[0] + r) * width + e.at[1] + c] = s.data[r * s.cols + c];
+        s.data.forEach((x, n) => m[(e.at[0] + Math.floor(n / s.cols)) * width + e.at[1] + n % s.cols] = x);
       }
     }
     let seen = now.seen;

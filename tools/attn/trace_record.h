@@ -1,6 +1,6 @@
 /*
- * What the lab's algorithms did to a small input, event by event: `attn trace` prints it and puts it into its page.
- * Both read the same record, so they show the same numbers.
+ * What the lab's algorithms did to a small input, event by event. `attn trace` prints it and puts it into its
+ * page; both read the same record, so they show the same numbers.
  */
 #ifndef ATTN_TOOL_TRACE_RECORD_H
 #define ATTN_TOOL_TRACE_RECORD_H

@@ -7,8 +7,8 @@
 #include <stdio.h>
 
 /*
- * One number takes CELL columns, its text at most CELL - 1. A bracket stands where the first column of the next cell
- * would be, so the tile at hand shows without colours too:
+ * One number takes CELL columns, its text at most CELL - 1. A bracket stands where the first column of the
+ * next cell would be, so the tile at hand shows without colours too:
  *
  *     q0 [  1.00  0.00]  2.00 -1.00  2.00 -1.00   |    1.00  0.00   1.00  1.37   1.00  0.37
  *     lead         whole A                    gap             tile      m     l         O

@@ -13,7 +13,7 @@ void trace_text_inputs(const trace_input *input, lab_tiles tiles);
 /* Standard attention: A and P as wholes, then O. */
 void trace_text_standard(const trace_run *standard);
 
-/* LAB_SIMPLE or LAB_FLASH2 from row tile first_i on: left the whole A, right each tile of it with m, l and O after it. */
+/* LAB_SIMPLE or LAB_FLASH2 from row tile first_i on: left the whole A, right each tile with m, l and O after it. */
 void trace_text_steps(const trace_run *run, int64_t first_i);
 
 /* Bytes and the largest difference of the results. */
