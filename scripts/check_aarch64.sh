@@ -5,7 +5,7 @@
 set -eu
 build=$1
 scratch=$2
-problems=${PROBLEMS:-320}
+problems=${PROBLEMS:-240}
 compiler=${AARCH64_CC:-aarch64-linux-gnu-gcc}
 mkdir -p "$scratch"
 ulimit -c 0 # the programs that must die leave no core
@@ -49,6 +49,9 @@ check() {
 }
 check max "$problems" forward_neon decode_neon forward_neon_bf16
 check cortex-a57 $((problems / 4)) forward_neon decode_neon
+
+echo "max, backward:"
+emulate max "$build/bin/attn" check --op backward --isa neon --problems $((problems / 8)) --seed 1
 
 refusal=$(ATTN_ISA=neon_bf16 emulate cortex-a57 "$build/bin/attn" info | sed -n 's/^ *forward bf16: //p')
 if [[ "$refusal" == forward_* || "$refusal" != *neon_bf16* ]]; then
