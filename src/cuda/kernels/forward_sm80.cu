@@ -14,8 +14,8 @@
  *                 | Q K^T            | row maxima | 2^x of 16 keys | 2^x of the next 16 ..  ALU, MUFU
  *                 | mma mma mma mma  |  (vote)    |    P V mma mma | P V mma mma ........   tensor
  *
- * Maxima only decide whether a row's reference must move: softmax.cuh. A general block, one that a mask
- * crosses, works out anew what it must know of its tile, so that the hot loop has the registers.
+ * Maxima only decide whether a row's reference must move: softmax.cuh. What a block that a mask crosses must know
+ * of its tile lies in shared memory, so that the hot loop has the registers.
  *
  * Registers 245 to 255 a thread, no spill. Shared memory (Q + 2 K + 2 V) at dims 64, 128, 256: 48, 96 and
  * 192 KB; 2, 2 and 1 blocks a multiprocessor.
@@ -421,6 +421,7 @@ DEVICE void write_accumulator(const attni_forward_params *p, const tile_facts *t
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     ENTRY(const __grid_constant__ attni_forward_params p) {
     extern __shared__ __align__(128) char smem[];
+    __shared__ tile_facts facts; /* for the rare parts: the hot loop wants the registers */
     const u32 shared = shared_address(smem), k_shared = Q_BYTES, v_shared = Q_BYTES + STAGES * K_BYTES;
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
     const float scale = GENERAL || p.scale == 0.0f ? 1.0f : fabsf(p.scale) * ATTNI_LOG2E;
@@ -452,6 +453,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         tile_facts t;
         if (!place_tile(&p, (int)blockIdx.x, &t)) {
             return;
+        }
+        if (threadIdx.x == 0) {
+            facts = t;
         }
         warp_view view = view_tile(&t);
         block = t.block_begin;
@@ -509,29 +513,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
     }
 
-#define TILE_AGAIN(t)                                                                                        \
-    tile_facts t;                                                                                            \
-    place_tile(&p, opaque((int)blockIdx.x), &t)
-
     for (; block < block_end; block++) {
         const int slot = block & (STAGES - 1);
         const bool whole = block >= whole_begin && block < whole_end;
+        cp_async_wait(0);
+        block_barrier(); /* this block's tiles are there; the other slots are read no more */
         bool visible = whole;
         if (!whole) {
-            TILE_AGAIN(t);
+            const tile_facts t = facts;
             warp_view view = view_tile(&t);
             visible = block >= view.seen_begin && block < view.seen_end;
         }
-        cp_async_wait(0);
-        block_barrier(); /* this block's tiles are there; the other slots are read no more */
         if (STAGES == 1) {
-            TILE_AGAIN(t);
+            const tile_facts t = facts;
             LOAD_V(t, block, 0);
         } else if (block + 1 < copied_whole && block + 1 < block_end) {
             LOAD_WHOLE_K(slot ^ 1);
             LOAD_WHOLE_V(slot ^ 1);
         } else if (block + 1 < block_end) {
-            TILE_AGAIN(t);
+            const tile_facts t = facts;
             LOAD_K(t, block + 1, slot ^ 1);
             LOAD_V(t, block + 1, slot ^ 1);
         }
@@ -543,14 +543,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             cp_async_wait(0);
             block_barrier();
             if (block + 1 < block_end) {
-                TILE_AGAIN(t);
+                const tile_facts t = facts;
                 LOAD_K(t, block + 1, 0);
             }
             cp_async_commit();
         }
         if (visible) {
             if (GENERAL) {
-                TILE_AGAIN(t);
+                const tile_facts t = facts;
                 warp_view view = view_tile(&t);
                 const int key = block * BC + (lane & 3) * 2;
                 const float slope = p.alibi ? p.alibi[t.batch * p.alibi_stride_batch + t.head] : 0.0f;
@@ -559,7 +559,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 accumulate(&p, &t, s, o, row, scale, v_address + slot * V_BYTES, view.row_index, key);
             } else {
                 if (!whole) {
-                    TILE_AGAIN(t);
+                    const tile_facts t = facts;
                     mask_scores(&p, &t, s, view_tile(&t).row_index, block * BC + (lane & 3) * 2, 0.0f);
                 }
                 update_references(s, o, row, scale);
@@ -568,7 +568,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
     }
 
-    TILE_AGAIN(t);
+    const tile_facts t = facts;
     if (p.accum_mode != ATTNI_ACCUM_NONE) {
         write_accumulator(&p, &t, o, row, view_tile(&t).row_index);
     } else {

@@ -67,13 +67,6 @@ DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     return t->row0 < t->rows;
 }
 
-/* The same number, of which the compiler knows nothing: what follows from it is worked out anew, rather than
- * kept in registers that the hot loop wants. */
-DEVICE int opaque(int x) {
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
 /* A warp's view of a tile: the key blocks that any of its rows sees, and those that all of them see whole. */
 struct warp_view {
     int row_index; /* of the thread's first row */
