@@ -11,7 +11,11 @@
 #define SIMD_LANES 8
 #define SIMD_REGISTERS 16
 #define SIMD_PAIR 1
+#if defined(__clang__) /* which ignores GCC's pragma */
+#define SIMD_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define SIMD_UNROLL _Pragma("GCC unroll 8")
+#endif
 #define SIMD_INLINE static inline __attribute__((always_inline))
 
 typedef __m256 vf;

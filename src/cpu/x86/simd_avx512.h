@@ -12,7 +12,11 @@
 
 #define SIMD_LANES 16
 #define SIMD_REGISTERS 32
+#if defined(__clang__) /* which ignores GCC's pragma */
+#define SIMD_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define SIMD_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define SIMD_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 vf;
@@ -66,14 +70,14 @@ SIMD_INLINE vf vf_exp2(vf x, vf c) {
 SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, float *destination,
                                 int64_t destination_stride) {
     __m512 a[16], b[16];
-#pragma GCC unroll 16
+    SIMD_UNROLL
     for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps(source + i * source_stride);
-#pragma GCC unroll 8
+    SIMD_UNROLL
     for (int i = 0; i < 8; i++) { /* pairs of rows: 2 x 2 blocks of floats */
         b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
         b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
     }
-#pragma GCC unroll 4
+    SIMD_UNROLL
     for (int i = 0; i < 4; i++) { /* fours of rows */
         const __m512d x0 = _mm512_castps_pd(b[4 * i]), x1 = _mm512_castps_pd(b[4 * i + 2]);
         const __m512d y0 = _mm512_castps_pd(b[4 * i + 1]), y1 = _mm512_castps_pd(b[4 * i + 3]);
@@ -82,14 +86,14 @@ SIMD_INLINE void simd_transpose(const float *source, int64_t source_stride, floa
         a[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(y0, y1));
         a[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(y0, y1));
     }
-#pragma GCC unroll 4
+    SIMD_UNROLL
     for (int i = 0; i < 4; i++) { /* 128-bit lanes of rows 0-7 and 8-15 */
         b[i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0x88);
         b[4 + i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0xdd);
         b[8 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0x88);
         b[12 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0xdd);
     }
-#pragma GCC unroll 4
+    SIMD_UNROLL
     for (int i = 0; i < 4; i++) {
         _mm512_storeu_ps(destination + i * destination_stride, _mm512_shuffle_f32x4(b[i], b[8 + i], 0x88));
         _mm512_storeu_ps(destination + (4 + i) * destination_stride,
@@ -122,11 +126,11 @@ SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p
 /* The sums of 16 vectors, in one. */
 SIMD_INLINE vf simd_sums(const vf x[16]) {
     __m512 t[8], u[4];
-#pragma GCC unroll 8
+    SIMD_UNROLL
     for (int i = 0; i < 8; i++)
         t[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]),
                              _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
-#pragma GCC unroll 4
+    SIMD_UNROLL
     for (int i = 0; i < 4; i++) { /* lanes of 128 bits: one sum of a quarter for each of four vectors */
         const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
         u[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
