@@ -2,7 +2,7 @@
  * Decode for one chunk of keys and several kv heads: few query rows (heads of a group, a few queries), so memory
  * is the limit, and each byte of K and V is read and converted once for all rows. Written once over the vector layer.
  *
- *     s[row][key]  = sum over d of q[row][d] k[key][d]     dims in lanes; SIMD_LANES sums are folded at once
+ *     s[row][key]  = sum over d of q[row][d] k[key][d]     dims in lanes; sums of several keys and rows folded at once
  *     p            = exp2((s - m) * scale)                 keys in lanes
  *     o[row][dim] += p[row][key] v[key][dim]               dims in lanes, accumulators in registers
  *
@@ -21,21 +21,39 @@
 #include "cpu/kernel.h"
 #include "cpu/score_math.h"
 
+/* 2 * SIMD_LANES numbers as two vectors; a layer may have a cheaper order than memory's for bf16. */
+#ifndef SIMD_EVEN_ODD
+#define SIMD_EVEN_ODD 0
+SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
+    const char *bytes = p;
+    x[0] = simd_load(dtype, bytes);
+    x[1] = simd_load(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2));
+}
+
+SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, vf x[2]) {
+    const char *bytes = p;
+    const int64_t first = attni_min(n, SIMD_LANES);
+    x[0] = simd_load_part(dtype, bytes, first);
+    x[1] = n > first ? simd_load_part(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2), n - first)
+                     : vf_zero();
+}
+#endif
+
 #define DECODE_KEYS 32
 #define DECODE_TILE_ROWS 64
-/*
- * Lines of K and of V to prefetch with each vector of dims of a few keys' scores, or each key's values; with vectors of
- * 4 less often, as a line is many of them.
- */
-#define DECODE_LINES (dtype == ATTN_F32 ? 2 : 1)
+#define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
+#define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
+/* Lines of K, and of V, to prefetch beside bytes of either. */
+#define DECODE_LINES(bytes) ((bytes) < 128 ? 1 : (int)(bytes) / 128)
 
 /* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
 typedef struct decode_head {
     int64_t head;            /* of the task's */
     int64_t row_begin, rows; /* of the tile's */
-    float *q;     /* [vector of dims][row] */
-    float *o;     /* [row][dim], dims to a multiple of SIMD_LANES */
-    float m[ATTNI_DECODE_ROWS], l[ATTNI_DECODE_ROWS]; /* m in units of the scores */
+    float *q; /* [DECODE_STEP dims][row][DECODE_STEP], in the order of simd_load_two */
+    float *o; /* [row][dim], dims to a multiple of DECODE_STEP, in that order too */
+    float m[ATTNI_DECODE_ROWS];              /* in units of the scores */
+    float l[ATTNI_DECODE_ROWS * SIMD_LANES]; /* a row's sum, in parts */
 } decode_head;
 
 typedef struct decode_scratch {
@@ -60,13 +78,14 @@ typedef struct decode_panel {
 typedef struct decode_ahead {
     const char *k_line, *v_line;
     int64_t lines; /* left in this row */
+    int64_t row_lines;
     int64_t step;  /* 64; 0 at the end, where one line is asked for again and again */
     const decode_panel *k, *v;
     int64_t key, head, key_end, heads;
 } decode_ahead;
 
 static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
-    return ATTNI_DECODE_ROWS * (attni_round_up(dim_qk, SIMD_LANES) + attni_round_up(dim_v, SIMD_LANES));
+    return ATTNI_DECODE_ROWS * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
 }
 
 /* groups: of up to ATTNI_DECODE_ROWS rows a head. */
@@ -82,7 +101,7 @@ static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk
 static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t rows, int64_t dim_qk,
                          int64_t dim_v) {
     const int64_t groups = attni_ceil_div(rows, ATTNI_DECODE_ROWS);
-    w->ld_o = attni_round_up(dim_v, SIMD_LANES);
+    w->ld_o = attni_round_up(dim_v, DECODE_STEP);
     w->count = heads * groups;
     w->heads = (decode_head *)(void *)base;
     w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
@@ -93,7 +112,7 @@ static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t r
         h->row_begin = i % groups * ATTNI_DECODE_ROWS;
         h->rows = attni_min(ATTNI_DECODE_ROWS, rows - h->row_begin);
         h->q = floats;
-        h->o = floats + ATTNI_DECODE_ROWS * attni_round_up(dim_qk, SIMD_LANES);
+        h->o = floats + ATTNI_DECODE_ROWS * attni_round_up(dim_qk, DECODE_STEP);
         floats += attni_round_up(decode_head_floats(dim_qk, dim_v), 16);
     }
 }
@@ -107,12 +126,23 @@ static void ahead_row(decode_ahead *a) {
     }
     a->k_line = a->k->base + a->key * a->k->key_stride + a->head * a->k->head_stride;
     a->v_line = a->v->base + a->key * a->v->key_stride + a->head * a->v->head_stride;
-    a->lines = attni_ceil_div(attni_max(a->k->bytes, a->v->bytes), 64);
+    a->lines = a->row_lines;
 }
 
+/* Heads that lie side by side are one row. */
 static void ahead_begin(decode_ahead *a, const decode_panel *k, const decode_panel *v, int64_t key,
                         int64_t key_end, int64_t heads) {
-    *a = (decode_ahead){k->base, v->base, 0, 64, k, v, key, 0, key_end, heads};
+    const int64_t bytes = attni_max(k->bytes, v->bytes);
+    const int64_t together = k->head_stride == bytes && v->head_stride == bytes ? heads : 1;
+    *a = (decode_ahead){.k_line = k->base,
+                        .v_line = v->base,
+                        .row_lines = attni_ceil_div(together * bytes, 64),
+                        .step = 64,
+                        .k = k,
+                        .v = v,
+                        .key = key,
+                        .key_end = key_end,
+                        .heads = heads / together};
     ahead_row(a);
 }
 
@@ -138,99 +168,118 @@ SIMD_INLINE void prefetch_lines(decode_ahead *a, int count) {
 /* ---------------------------------------------------------------- scores */
 
 /*
- * Products of a few keys, stride bytes apart, so that enough sums are in flight and each load of q serves several.
- * q lies as [vector of dims][ATTNI_DECODE_ROWS], so that one pointer reaches all rows.
+ * Products of a few keys, stride bytes apart, so that enough sums are in flight and each load of q serves several:
+ * x[row * span + key]. One pointer reaches q of all rows.
  */
-SIMD_INLINE void score_keys(const int rows, const int keys, const attn_dtype dtype, const float *q,
-                            const char *from, int64_t stride, decode_ahead *ahead, int64_t dim,
-                            vf acc[4][ATTNI_DECODE_ROWS]) {
+SIMD_INLINE void score_keys(const int rows, const int keys, const int span, const attn_dtype dtype,
+                            const float *q, const char *from, int64_t stride, decode_ahead *ahead,
+                            int64_t dim, vf *x) {
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
+    vf acc[4][ATTNI_DECODE_ROWS];
     SIMD_UNROLL
     for (int i = 0; i < keys; i++) {
         SIMD_UNROLL
         for (int r = 0; r < rows; r++) acc[i][r] = vf_zero();
     }
-    for (int64_t d = 0; d < dim; d += SIMD_LANES) {
-        if (SIMD_LANES > 4 || d % 16 == 0) prefetch_lines(ahead, DECODE_LINES);
-        vf k[4];
+    for (int64_t d = 0; d < dim; d += DECODE_STEP) {
+        prefetch_lines(ahead, DECODE_LINES(keys * DECODE_STEP * size));
+        vf k[4][2];
         SIMD_UNROLL
-        for (int i = 0; i < keys; i++)
-            k[i] = dim - d >= SIMD_LANES ? simd_load(dtype, from + i * stride)
-                                         : simd_load_part(dtype, from + i * stride, dim - d);
+        for (int i = 0; i < keys; i++) {
+            if (dim - d >= DECODE_STEP)
+                simd_load_two(dtype, from + i * stride, k[i]);
+            else
+                simd_load_two_part(dtype, from + i * stride, dim - d, k[i]);
+        }
         SIMD_UNROLL
         for (int r = 0; r < rows; r++) {
-            const vf x = vf_load(q + r * SIMD_LANES);
             SIMD_UNROLL
-            for (int i = 0; i < keys; i++) acc[i][r] = vf_fma(k[i], x, acc[i][r]);
+            for (int half = 0; half < 2; half++) {
+                const vf y = vf_load(q + r * DECODE_STEP + half * SIMD_LANES);
+                SIMD_UNROLL
+                for (int i = 0; i < keys; i++) acc[i][r] = vf_fma(k[i][half], y, acc[i][r]);
+            }
         }
-        from += SIMD_LANES * size;
-        q += ATTNI_DECODE_ROWS * SIMD_LANES;
+        from += DECODE_STEP * size;
+        q += ATTNI_DECODE_ROWS * DECODE_STEP;
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int i = 0; i < keys; i++) x[r * span + i] = acc[i][r];
     }
 }
 
-/* Raw products of keys [key, key + count) of the chunk; zeros up to a multiple of SIMD_LANES. */
+/* Folds x[row * span + key] and puts the sums at s[row][key]. */
+SIMD_INLINE void score_sums(const int rows, const int span, const vf *x, float *s) {
+    float sums[SIMD_SUMS];
+    SIMD_UNROLL
+    for (int i = 0; i < rows * span; i += SIMD_LANES) vf_store(sums + i, simd_sums(x + i));
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) memcpy(s + r * DECODE_KEYS, sums + r * span, (size_t)span * sizeof(float));
+}
+
+/* Raw products of keys [key, key + count) of the chunk. */
 SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_scratch *w,
                                const decode_head *h, const decode_panel *k, decode_ahead *ahead, int64_t key,
                                int64_t count, int64_t dim) {
     const char *base = k->base + h->head * k->head_stride + key * k->key_stride;
-    const int together =
-        rows <= 4 && SIMD_REGISTERS >= 32 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
-    const float *q = h->q;
-    for (int64_t j = 0; j < count; j += SIMD_LANES) {
-        vf partial[ATTNI_DECODE_ROWS][SIMD_LANES], acc[4][ATTNI_DECODE_ROWS];
-        const int n = (int)attni_min(SIMD_LANES, count - j);
-        int i = 0;
-        for (; i + together <= n; i += together) {
-            score_keys(rows, together, dtype, q, base + (j + i) * k->key_stride, k->key_stride, ahead, dim,
-                       acc);
-            SIMD_UNROLL
-            for (int r = 0; r < rows; r++) {
-                SIMD_UNROLL
-                for (int t = 0; t < together; t++) partial[r][i + t] = acc[t][r];
-            }
-        }
-        for (; i < SIMD_LANES; i++) {
-            if (i < n) score_keys(rows, 1, dtype, q, base + (j + i) * k->key_stride, 0, ahead, dim, acc);
-            for (int r = 0; r < rows; r++) partial[r][i] = i < n ? acc[0][r] : vf_zero();
-        }
-        for (int r = 0; r < rows; r++) vf_store(w->s + r * DECODE_KEYS + j, simd_sums(partial[r]));
+    const int together = rows <= 4 && SIMD_LANES >= 16 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
+    const int span = rows * together >= SIMD_LANES ? together : SIMD_LANES / rows;
+    int64_t j = 0;
+    for (; j + span <= count; j += span) {
+        vf x[SIMD_SUMS];
+        for (int i = 0; i < span; i += together)
+            score_keys(rows, together, span, dtype, h->q, base + (j + i) * k->key_stride, k->key_stride,
+                       ahead, dim, x + i);
+        score_sums(rows, span, x, w->s + j);
     }
+    if (j == count) return;
+    vf x[SIMD_SUMS];
+    for (int i = 0; i < rows * span; i++) x[i] = vf_zero();
+    for (int i = 0; j + i < count; i++)
+        score_keys(rows, 1, span, dtype, h->q, base + (j + i) * k->key_stride, 0, ahead, dim, x + i);
+    score_sums(rows, span, x, w->s + j);
 }
 
 /* ---------------------------------------------------------------- values */
 
-/* o[row][dims from d] += sum over keys of p[row][key] v[key][dims]; n numbers in the last vector. */
-SIMD_INLINE void decode_values(const int rows, const int vectors, const attn_dtype dtype,
+/* o[row][dims from d] += sum over keys of p[row][key] v[key][dims], DECODE_STEP dims so many times; n in the last. */
+SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype dtype,
                                const decode_scratch *w, const decode_head *h, const decode_panel *v,
                                decode_ahead *ahead, int64_t key, int64_t count, int64_t d, int64_t n) {
-    float *o = h->o;
-    const char *base = v->base + h->head * v->head_stride + key * v->key_stride;
+    const char *from = v->base + h->head * v->head_stride + key * v->key_stride;
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
+    float *o = h->o + d;
     vf acc[ATTNI_DECODE_ROWS][4];
+    from += d * size;
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
-        for (int c = 0; c < vectors; c++) acc[r][c] = vf_load(o + r * w->ld_o + d + c * SIMD_LANES);
+        for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_load(o + r * w->ld_o + c * SIMD_LANES);
     }
     for (int64_t j = 0; j < count; j++) {
-        if (SIMD_LANES > 4 || j % 2 == 0) prefetch_lines(ahead, DECODE_LINES);
-        const char *from = base + j * v->key_stride + d * size;
+        prefetch_lines(ahead, DECODE_LINES(steps * DECODE_STEP * size));
         vf x[4];
         SIMD_UNROLL
-        for (int c = 0; c < vectors; c++)
-            x[c] = n == SIMD_LANES ? simd_load(dtype, from + c * SIMD_LANES * size)
-                                   : simd_load_part(dtype, from, n);
+        for (int c = 0; c < steps; c++) {
+            if (n >= DECODE_STEP)
+                simd_load_two(dtype, from + c * DECODE_STEP * size, x + 2 * c);
+            else
+                simd_load_two_part(dtype, from, n, x);
+        }
         SIMD_UNROLL
         for (int r = 0; r < rows; r++) {
             const vf p = vf_set1(w->s[r * DECODE_KEYS + j]);
             SIMD_UNROLL
-            for (int c = 0; c < vectors; c++) acc[r][c] = vf_fma(p, x[c], acc[r][c]);
+            for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_fma(p, x[c], acc[r][c]);
         }
+        from += v->key_stride;
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
-        for (int c = 0; c < vectors; c++) vf_store(o + r * w->ld_o + d + c * SIMD_LANES, acc[r][c]);
+        for (int c = 0; c < 2 * steps; c++) vf_store(o + r * w->ld_o + c * SIMD_LANES, acc[r][c]);
     }
 }
 
@@ -280,24 +329,25 @@ static void decode_softmax(const attni_job *job, const attni_tile *tile, decode_
             if (j >= count || key + j < w->begin[tile_row] || key + j >= w->end[tile_row]) s[j] = -INFINITY;
     vf highest = vf_set1(-INFINITY);
     for (int64_t j = 0; j < padded; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
-    const float top = vf_top(highest);
     const vf scale = vf_set1(w->units.to_log2);
-    if (top > h->m[row] + w->units.lazy) {
-        float factor[SIMD_LANES];
-        vf_store(factor, vf_exp2(vf_set1(h->m[row] - top), scale));
+    float *l = h->l + row * SIMD_LANES;
+    /* the maximum itself is asked for only where it has outgrown the reference: folding lanes takes long */
+    if (vmask_any(vf_greater(highest, vf_set1(h->m[row] + w->units.lazy)))) {
+        const float top = vf_top(highest);
+        const vf factor = vf_exp2(vf_set1(h->m[row] - top), scale);
         h->m[row] = top;
-        h->l[row] *= factor[0];
+        vf_store(l, vf_mul(vf_load(l), factor));
         for (int64_t d = 0; d < w->ld_o; d += SIMD_LANES)
-            vf_store(h->o + row * w->ld_o + d, vf_mul(vf_load(h->o + row * w->ld_o + d), vf_set1(factor[0])));
+            vf_store(h->o + row * w->ld_o + d, vf_mul(vf_load(h->o + row * w->ld_o + d), factor));
     }
     const vf reference = vf_set1(h->m[row] == -INFINITY ? 0 : h->m[row]);
-    vf sum = vf_zero();
+    vf sum = vf_load(l);
     for (int64_t j = 0; j < padded; j += SIMD_LANES) {
         const vf p = vf_exp2(vf_sub(vf_load(s + j), reference), scale);
         sum = vf_add(sum, p);
         vf_store(s + j, p);
     }
-    h->l[row] += vf_sum(sum);
+    vf_store(l, sum);
     if (job->options & ATTNI_DROPOUT) decode_dropout(job, tile, tile_row, key, count, s);
 }
 
@@ -311,7 +361,7 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
                             p->dim_qk * size};
     const decode_panel v = {attni_v_row(job, tile, key_begin), p->v.seqlen * size, p->v.heads * size,
                             p->dim_v * size};
-    const int vectors = rows > 4 ? 2 : 4;
+    const int steps = rows > 4 ? 1 : 2; /* of dims whose o is in registers */
     decode_ahead ahead;
     ahead_begin(&ahead, &k, &v, 0, attni_min(DECODE_KEYS, count_all), tile->heads);
     while (ahead.step != 0) prefetch_lines(&ahead, 1);
@@ -327,11 +377,11 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
             for (int64_t row = 0; row < h->rows; row++)
                 decode_softmax(job, &one, w, h, row, key_begin + key, count);
             int64_t d = 0;
-            for (; d + vectors * SIMD_LANES <= p->dim_v; d += vectors * SIMD_LANES)
-                decode_values(rows, vectors, dtype, w, h, &v, &ahead, key, count, d, SIMD_LANES);
-            for (; d < p->dim_v; d += SIMD_LANES)
+            for (; d + steps * DECODE_STEP <= p->dim_v; d += steps * DECODE_STEP)
+                decode_values(rows, steps, dtype, w, h, &v, &ahead, key, count, d, DECODE_STEP);
+            for (; d < p->dim_v; d += DECODE_STEP)
                 decode_values(rows, 1, dtype, w, h, &v, &ahead, key, count, d,
-                              attni_min(SIMD_LANES, p->dim_v - d));
+                              attni_min(DECODE_STEP, p->dim_v - d));
         }
     }
 }
@@ -346,13 +396,24 @@ SIMD_INLINE void decode_rows(const int rows, const attni_job *job, const attni_t
         decode_chunk(rows, ATTN_BF16, job, tile, w, begin, end);
 }
 
+/* The order of simd_load_two: DECODE_STEP numbers in memory's order to lanes, and back. */
+static void order_lanes(attn_dtype dtype, const float *from, float *to) {
+    for (int i = 0; i < DECODE_STEP; i++)
+        to[i] = from[SIMD_EVEN_ODD && dtype == ATTN_BF16 ? i % SIMD_LANES * 2 + i / SIMD_LANES : i];
+}
+
+static void unorder_lanes(attn_dtype dtype, const float *from, float *to) {
+    for (int i = 0; i < DECODE_STEP; i++)
+        to[i] = from[SIMD_EVEN_ODD && dtype == ATTN_BF16 ? i % 2 * SIMD_LANES + i / 2 : i];
+}
+
 /* q of a head's rows, as score_keys wants it. */
 static void load_queries(const attni_job *job, const attni_tile *tile, decode_head *h) {
-    float floats[ATTNI_DIM_LIMIT + SIMD_LANES];
+    float floats[ATTNI_DIM_LIMIT + DECODE_STEP] = {0};
     for (int64_t row = 0; row < h->rows; row++) {
         simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, job->p->dim_qk);
-        for (int64_t d = 0; d < job->p->dim_qk; d += SIMD_LANES)
-            vf_store(h->q + d * ATTNI_DECODE_ROWS + row * SIMD_LANES, vf_load(floats + d));
+        for (int64_t d = 0; d < job->p->dim_qk; d += DECODE_STEP)
+            order_lanes(job->p->dtype_kv, floats + d, h->q + d * ATTNI_DECODE_ROWS + row * DECODE_STEP);
         h->m[row] = -INFINITY;
     }
 }
@@ -363,15 +424,19 @@ static void decode_finish(const attni_job *job, const decode_scratch *w, const d
     const int64_t dim_v = job->p->dim_v;
     for (int64_t row = 0; row < h->rows; row++) {
         const int64_t at = h->row_begin + row;
+        const float l = vf_sum(vf_load(h->l + row * SIMD_LANES));
         const double m = (double)h->m[row] * w->units.to_natural;
-        const float rounded = (float)m, rest = h->l[row] == 0 ? 1 : (float)exp(m - rounded);
+        const float rounded = (float)m, rest = l == 0 ? 1 : (float)exp(m - rounded);
         const vf factor = vf_set1(rest * job->dropout_scale);
         partial.m[at] = rounded;
-        partial.l[at] = h->l[row] * rest;
-        for (int64_t d = 0; d < dim_v; d += SIMD_LANES)
-            simd_store_part(ATTN_F32, partial.o + at * dim_v + d,
-                            vf_mul(vf_load(h->o + row * w->ld_o + d), factor),
-                            attni_min(SIMD_LANES, dim_v - d));
+        partial.l[at] = l * rest;
+        for (int64_t d = 0; d < dim_v; d += DECODE_STEP) {
+            float floats[DECODE_STEP];
+            unorder_lanes(job->p->dtype_kv, h->o + row * w->ld_o + d, floats);
+            for (int64_t i = 0; i < DECODE_STEP && d + i < dim_v; i += SIMD_LANES)
+                simd_store_part(ATTN_F32, partial.o + at * dim_v + d + i, vf_mul(vf_load(floats + i), factor),
+                                attni_min(SIMD_LANES, dim_v - d - i));
+        }
     }
 }
 

@@ -121,6 +121,32 @@ SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+/* 32 numbers; bf16 by even and odd positions, two instructions where widening takes four. */
+#define SIMD_EVEN_ODD 1
+SIMD_INLINE void simd_even_odd(__m512i pairs, vf x[2]) {
+    x[0] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    x[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+}
+
+SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
+    if (dtype == ATTN_BF16) {
+        simd_even_odd(_mm512_loadu_si512(p), x);
+        return;
+    }
+    x[0] = simd_load(dtype, p);
+    x[1] = simd_load(dtype, (const char *)p + (dtype == ATTN_F32 ? 64 : 32));
+}
+
+SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, vf x[2]) {
+    if (dtype == ATTN_BF16) {
+        simd_even_odd(_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p), x);
+        return;
+    }
+    const int64_t first = attni_min(n, 16);
+    x[0] = simd_load_part(dtype, p, first);
+    x[1] = simd_load_part(dtype, (const char *)p + (dtype == ATTN_F32 ? 64 : 32), n - first);
+}
+
 SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* to L2 */
 
 /* The sums of 16 vectors, in one. */
