@@ -39,7 +39,7 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 }
 #endif
 
-#define DECODE_KEYS 32
+#define DECODE_KEYS 16
 #define DECODE_TILE_ROWS 64
 #define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
 #define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
@@ -59,10 +59,11 @@ typedef struct decode_head {
 typedef struct decode_scratch {
     decode_head *heads;
     int64_t count;
-    float *s; /* [row][key] */
+    float *s; /* two of [row][key] */
     int64_t ld_o;
     score_units units;
     int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
+    int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
 } decode_scratch;
 
 /* K or V of the task's heads: base of the first key and head, bytes from key to key and head to head. */
@@ -72,17 +73,20 @@ typedef struct decode_panel {
 } decode_panel;
 
 /*
- * The next block's lines of K and V in the order of memory: a row of each, heads fastest, then keys. Kept small,
- * because it lives in registers beside the products.
+ * The next block's lines of K and V in the order of memory: segments without a gap, as long as the strides allow. With
+ * (batch, seqlen, heads, dim) packed the block is one segment, with (batch, heads, seqlen, dim) each head is one.
  */
 typedef struct decode_ahead {
-    const char *k_line, *v_line;
-    int64_t lines; /* left in this row */
-    int64_t row_lines;
-    int64_t step;  /* 64; 0 at the end, where one line is asked for again and again */
     const decode_panel *k, *v;
-    int64_t key, head, key_end, heads;
+    const char *k_line, *v_line;
+    int64_t lines; /* left in this segment */
+    int64_t key, segment, segments, segments_a_key, segment_lines;
 } decode_ahead;
+
+/* Some of them, for one loop. */
+typedef struct ahead_run {
+    const char *k, *v;
+} ahead_run;
 
 static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
     return ATTNI_DECODE_ROWS * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
@@ -92,7 +96,7 @@ static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
 static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
     const int64_t count = heads * groups;
     const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
-    return structs + (size_t)(ATTNI_DECODE_ROWS * DECODE_KEYS +
+    return structs + (size_t)(2 * ATTNI_DECODE_ROWS * DECODE_KEYS +
                               count * attni_round_up(decode_head_floats(dim_qk, dim_v), 16)) *
                          sizeof(float);
 }
@@ -105,7 +109,7 @@ static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t r
     w->count = heads * groups;
     w->heads = (decode_head *)(void *)base;
     w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
-    float *floats = w->s + ATTNI_DECODE_ROWS * DECODE_KEYS;
+    float *floats = w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS;
     for (int64_t i = 0; i < w->count; i++) {
         decode_head *h = &w->heads[i];
         h->head = i / groups;
@@ -117,55 +121,95 @@ static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t r
     }
 }
 
-/* Goes to the row at (a->key, a->head), or stays where it is for good. */
-static void ahead_row(decode_ahead *a) {
-    if (a->key >= a->key_end) {
-        a->step = 0;
-        a->lines = INT64_MAX;
-        return;
-    }
-    a->k_line = a->k->base + a->key * a->k->key_stride + a->head * a->k->head_stride;
-    a->v_line = a->v->base + a->key * a->v->key_stride + a->head * a->v->head_stride;
-    a->lines = a->row_lines;
+/* Begins segment a->segment; after the last one there are no lines. */
+static void ahead_segment(decode_ahead *a) {
+    if (a->segment >= a->segments) return;
+    const int64_t key = a->key + a->segment / a->segments_a_key, head = a->segment % a->segments_a_key;
+    a->k_line = a->k->base + key * a->k->key_stride + head * a->k->head_stride;
+    a->v_line = a->v->base + key * a->v->key_stride + head * a->v->head_stride;
+    a->lines = a->segment_lines;
 }
 
-/* Heads that lie side by side are one row. */
+/* Plans keys [key, key_end). */
 static void ahead_begin(decode_ahead *a, const decode_panel *k, const decode_panel *v, int64_t key,
                         int64_t key_end, int64_t heads) {
-    const int64_t bytes = attni_max(k->bytes, v->bytes);
-    const int64_t together = k->head_stride == bytes && v->head_stride == bytes ? heads : 1;
-    *a = (decode_ahead){.k_line = k->base,
-                        .v_line = v->base,
-                        .row_lines = attni_ceil_div(together * bytes, 64),
-                        .step = 64,
-                        .k = k,
-                        .v = v,
-                        .key = key,
-                        .key_end = key_end,
-                        .heads = heads / together};
-    ahead_row(a);
+    const int64_t keys = attni_max(0, key_end - key);
+    const bool heads_touch = k->head_stride == k->bytes && v->head_stride == v->bytes;
+    const int64_t together = heads_touch ? heads : 1;
+    const bool keys_touch = k->key_stride == together * k->bytes && v->key_stride == together * v->bytes;
+    *a = (decode_ahead){.k = k, .v = v, .k_line = k->base, .v_line = v->base, .key = key};
+    a->segments_a_key = heads / together;
+    a->segments = keys > 0 ? a->segments_a_key * (keys_touch ? 1 : keys) : 0;
+    a->segment_lines = attni_ceil_div((keys_touch ? keys : 1) * together * attni_max(k->bytes, v->bytes), 64);
+    ahead_segment(a);
 }
 
-static void ahead_next_row(decode_ahead *a) {
-    if (++a->head == a->heads) {
-        a->head = 0;
-        a->key++;
-    }
-    ahead_row(a);
-}
-
-/* A line of K and one of V. A few at a time and often: the core has few buffers for lines in flight. */
-SIMD_INLINE void prefetch_lines(decode_ahead *a, int count) {
-    for (int i = 0; i < count; i++) {
+/* Prefetches count lines of each at once, from segment to segment. */
+static void ahead_now(decode_ahead *a, int64_t count) {
+    for (; count > 0 && a->lines > 0; count--) {
         simd_prefetch_far(a->k_line);
         simd_prefetch_far(a->v_line);
-        a->k_line += a->step;
-        a->v_line += a->step;
-        if (--a->lines == 0) ahead_next_row(a);
+        a->k_line += 64;
+        a->v_line += 64;
+        if (--a->lines == 0) {
+            a->segment++;
+            ahead_segment(a);
+        }
     }
+}
+
+/*
+ * The next count lines. Where a segment ends they are prefetched at once, and the loop asks for lines after them, which
+ * is harmless: they come next, or nothing does.
+ */
+SIMD_INLINE ahead_run ahead_take(decode_ahead *a, int64_t count) {
+    if (a->lines <= count) {
+        ahead_now(a, count);
+        return (ahead_run){a->k_line, a->v_line};
+    }
+    const ahead_run run = {a->k_line, a->v_line};
+    a->k_line += 64 * count;
+    a->v_line += 64 * count;
+    a->lines -= count;
+    return run;
+}
+
+/* Lines of K and as many of V. A few at a time and often: the core has few buffers for lines in flight. */
+SIMD_INLINE void prefetch_lines(ahead_run *run, const int count) {
+    SIMD_UNROLL
+    for (int i = 0; i < count; i++) {
+        simd_prefetch_far(run->k + i * 64);
+        simd_prefetch_far(run->v + i * 64);
+    }
+    run->k += count * 64;
+    run->v += count * 64;
 }
 
 /* ---------------------------------------------------------------- scores */
+
+/* DECODE_STEP dims of a few keys, or the n that are left; the first ones begin the sums. */
+SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dtype, const bool first,
+                            const float *q, const char *from, int64_t stride, int64_t n,
+                            vf acc[4][ATTNI_DECODE_ROWS]) {
+    vf k[4][2];
+    SIMD_UNROLL
+    for (int i = 0; i < keys; i++) {
+        if (n >= DECODE_STEP)
+            simd_load_two(dtype, from + i * stride, k[i]);
+        else
+            simd_load_two_part(dtype, from + i * stride, n, k[i]);
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const vf y = vf_load(q + r * DECODE_STEP + half * SIMD_LANES);
+            SIMD_UNROLL
+            for (int i = 0; i < keys; i++)
+                acc[i][r] = first && half == 0 ? vf_mul(k[i][half], y) : vf_fma(k[i][half], y, acc[i][r]);
+        }
+    }
+}
 
 /*
  * Products of a few keys, stride bytes apart, so that enough sums are in flight and each load of q serves several:
@@ -175,33 +219,16 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const int span, cons
                             const float *q, const char *from, int64_t stride, decode_ahead *ahead,
                             int64_t dim, vf *x) {
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
+    const int lines = DECODE_LINES(keys * DECODE_STEP * size);
+    ahead_run run = ahead_take(ahead, attni_ceil_div(dim, DECODE_STEP) * lines);
     vf acc[4][ATTNI_DECODE_ROWS];
-    SIMD_UNROLL
-    for (int i = 0; i < keys; i++) {
-        SIMD_UNROLL
-        for (int r = 0; r < rows; r++) acc[i][r] = vf_zero();
-    }
-    for (int64_t d = 0; d < dim; d += DECODE_STEP) {
-        prefetch_lines(ahead, DECODE_LINES(keys * DECODE_STEP * size));
-        vf k[4][2];
-        SIMD_UNROLL
-        for (int i = 0; i < keys; i++) {
-            if (dim - d >= DECODE_STEP)
-                simd_load_two(dtype, from + i * stride, k[i]);
-            else
-                simd_load_two_part(dtype, from + i * stride, dim - d, k[i]);
-        }
-        SIMD_UNROLL
-        for (int r = 0; r < rows; r++) {
-            SIMD_UNROLL
-            for (int half = 0; half < 2; half++) {
-                const vf y = vf_load(q + r * DECODE_STEP + half * SIMD_LANES);
-                SIMD_UNROLL
-                for (int i = 0; i < keys; i++) acc[i][r] = vf_fma(k[i][half], y, acc[i][r]);
-            }
-        }
+    score_step(rows, keys, dtype, true, q, from, stride, dim, acc);
+    prefetch_lines(&run, lines);
+    for (int64_t d = DECODE_STEP; d < dim; d += DECODE_STEP) {
+        prefetch_lines(&run, lines);
         from += DECODE_STEP * size;
         q += ATTNI_DECODE_ROWS * DECODE_STEP;
+        score_step(rows, keys, dtype, false, q, from, stride, dim - d, acc);
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -220,9 +247,9 @@ SIMD_INLINE void score_sums(const int rows, const int span, const vf *x, float *
 }
 
 /* Raw products of keys [key, key + count) of the chunk. */
-SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_scratch *w,
-                               const decode_head *h, const decode_panel *k, decode_ahead *ahead, int64_t key,
-                               int64_t count, int64_t dim) {
+SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
+                               const decode_panel *k, decode_ahead *ahead, int64_t key, int64_t count,
+                               int64_t dim) {
     const char *base = k->base + h->head * k->head_stride + key * k->key_stride;
     const int together = rows <= 4 && SIMD_LANES >= 16 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
     const int span = rows * together >= SIMD_LANES ? together : SIMD_LANES / rows;
@@ -232,22 +259,42 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, decode_sc
         for (int i = 0; i < span; i += together)
             score_keys(rows, together, span, dtype, h->q, base + (j + i) * k->key_stride, k->key_stride,
                        ahead, dim, x + i);
-        score_sums(rows, span, x, w->s + j);
+        score_sums(rows, span, x, s + j);
     }
     if (j == count) return;
     vf x[SIMD_SUMS];
     for (int i = 0; i < rows * span; i++) x[i] = vf_zero();
     for (int i = 0; j + i < count; i++)
         score_keys(rows, 1, span, dtype, h->q, base + (j + i) * k->key_stride, 0, ahead, dim, x + i);
-    score_sums(rows, span, x, w->s + j);
+    score_sums(rows, span, x, s + j);
 }
 
 /* ---------------------------------------------------------------- values */
 
+/* One key's part of decode_values. */
+SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dtype, const float *p,
+                            const char *from, int64_t n, vf acc[ATTNI_DECODE_ROWS][4]) {
+    vf x[4];
+    SIMD_UNROLL
+    for (int c = 0; c < steps; c++) {
+        if (n >= DECODE_STEP)
+            simd_load_two(dtype, from + c * DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2), x + 2 * c);
+        else
+            simd_load_two_part(dtype, from, n, x);
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        const vf one = vf_set1(p[r * DECODE_KEYS]);
+        SIMD_UNROLL
+        for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_fma(one, x[c], acc[r][c]);
+    }
+}
+
 /* o[row][dims from d] += sum over keys of p[row][key] v[key][dims], DECODE_STEP dims so many times; n in the last. */
 SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype dtype,
-                               const decode_scratch *w, const decode_head *h, const decode_panel *v,
-                               decode_ahead *ahead, int64_t key, int64_t count, int64_t d, int64_t n) {
+                               const decode_scratch *w, const float *s, const decode_head *h,
+                               const decode_panel *v, decode_ahead *ahead, int64_t key, int64_t count,
+                               int64_t d, int64_t n) {
     const char *from = v->base + h->head * v->head_stride + key * v->key_stride;
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     float *o = h->o + d;
@@ -258,29 +305,33 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
         SIMD_UNROLL
         for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_load(o + r * w->ld_o + c * SIMD_LANES);
     }
-    for (int64_t j = 0; j < count; j++) {
-        prefetch_lines(ahead, DECODE_LINES(steps * DECODE_STEP * size));
-        vf x[4];
-        SIMD_UNROLL
-        for (int c = 0; c < steps; c++) {
-            if (n >= DECODE_STEP)
-                simd_load_two(dtype, from + c * DECODE_STEP * size, x + 2 * c);
-            else
-                simd_load_two_part(dtype, from, n, x);
-        }
-        SIMD_UNROLL
-        for (int r = 0; r < rows; r++) {
-            const vf p = vf_set1(w->s[r * DECODE_KEYS + j]);
-            SIMD_UNROLL
-            for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_fma(p, x[c], acc[r][c]);
-        }
-        from += v->key_stride;
+    const int lines = DECODE_LINES(steps * DECODE_STEP * size);
+    ahead_run run = ahead_take(ahead, count * lines);
+    int64_t j = 0;
+    for (; j + 2 <= count; j += 2) {
+        prefetch_lines(&run, 2 * lines);
+        value_step(rows, steps, dtype, s + j, from, n, acc);
+        value_step(rows, steps, dtype, s + j + 1, from + v->key_stride, n, acc);
+        from += 2 * v->key_stride;
     }
+    if (j < count) value_step(rows, steps, dtype, s + j, from, n, acc);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
         for (int c = 0; c < 2 * steps; c++) vf_store(o + r * w->ld_o + c * SIMD_LANES, acc[r][c]);
     }
+}
+
+/* The same for all dims. */
+SIMD_INLINE void decode_all_values(const int rows, const attn_dtype dtype, const decode_scratch *w,
+                                   const float *s, const decode_head *h, const decode_panel *v,
+                                   decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
+    const int steps = rows > 4 ? 1 : 2; /* of dims whose o is in registers */
+    int64_t d = 0;
+    for (; d + steps * DECODE_STEP <= dim; d += steps * DECODE_STEP)
+        decode_values(rows, steps, dtype, w, s, h, v, ahead, key, count, d, DECODE_STEP);
+    for (; d < dim; d += DECODE_STEP)
+        decode_values(rows, 1, dtype, w, s, h, v, ahead, key, count, d, attni_min(DECODE_STEP, dim - d));
 }
 
 /* ---------------------------------------------------------------- softmax of one row's block */
@@ -317,18 +368,11 @@ static void decode_dropout(const attni_job *job, const attni_tile *tile, int64_t
     }
 }
 
-/* Scores of row `row` of h to probabilities in place; moves m, l and the row's o. key is the index of the block's first key. */
-static void decode_softmax(const attni_job *job, const attni_tile *tile, decode_scratch *w, decode_head *h,
-                           int64_t row, int64_t key, int64_t count) {
-    float *s = w->s + row * DECODE_KEYS;
-    const int64_t tile_row = h->row_begin + row;
-    const int64_t padded = attni_round_up(count, SIMD_LANES);
-    if (job->options & ATTNI_SCORE_OPTIONS) decode_options(job, tile, tile_row, key, count, s);
-    if (count < padded || key < w->begin[tile_row] || key + count > w->end[tile_row])
-        for (int64_t j = 0; j < padded; j++)
-            if (j >= count || key + j < w->begin[tile_row] || key + j >= w->end[tile_row]) s[j] = -INFINITY;
+/* One row's scores, of which there are count, to probabilities in place; moves m, l and the row's o. */
+SIMD_INLINE void row_probabilities(const decode_scratch *w, decode_head *h, int64_t row, int64_t count,
+                                   float *s) {
     vf highest = vf_set1(-INFINITY);
-    for (int64_t j = 0; j < padded; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
+    for (int64_t j = 0; j < count; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
     const vf scale = vf_set1(w->units.to_log2);
     float *l = h->l + row * SIMD_LANES;
     /* the maximum itself is asked for only where it has outgrown the reference: folding lanes takes long */
@@ -342,12 +386,24 @@ static void decode_softmax(const attni_job *job, const attni_tile *tile, decode_
     }
     const vf reference = vf_set1(h->m[row] == -INFINITY ? 0 : h->m[row]);
     vf sum = vf_load(l);
-    for (int64_t j = 0; j < padded; j += SIMD_LANES) {
+    for (int64_t j = 0; j < count; j += SIMD_LANES) {
         const vf p = vf_exp2(vf_sub(vf_load(s + j), reference), scale);
         sum = vf_add(sum, p);
         vf_store(s + j, p);
     }
     vf_store(l, sum);
+}
+
+/* The same with options, and where rows see a part of the keys. key is the index of the block's first key. */
+static void decode_softmax(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
+                           decode_head *h, int64_t row, int64_t key, int64_t count, float *s) {
+    const int64_t tile_row = h->row_begin + row;
+    const int64_t padded = attni_round_up(count, SIMD_LANES);
+    if (job->options & ATTNI_SCORE_OPTIONS) decode_options(job, tile, tile_row, key, count, s);
+    if (count < padded || key < w->begin[tile_row] || key + count > w->end[tile_row])
+        for (int64_t j = 0; j < padded; j++)
+            if (j >= count || key + j < w->begin[tile_row] || key + j >= w->end[tile_row]) s[j] = -INFINITY;
+    row_probabilities(w, h, row, padded, s);
     if (job->options & ATTNI_DROPOUT) decode_dropout(job, tile, tile_row, key, count, s);
 }
 
@@ -361,27 +417,45 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
                             p->dim_qk * size};
     const decode_panel v = {attni_v_row(job, tile, key_begin), p->v.seqlen * size, p->v.heads * size,
                             p->dim_v * size};
-    const int steps = rows > 4 ? 1 : 2; /* of dims whose o is in registers */
     decode_ahead ahead;
     ahead_begin(&ahead, &k, &v, 0, attni_min(DECODE_KEYS, count_all), tile->heads);
-    while (ahead.step != 0) prefetch_lines(&ahead, 1);
-    for (int64_t key = 0; key < count_all; key += DECODE_KEYS) {
+    ahead_now(&ahead, INT64_MAX);
+    /*
+     * The values of a head follow the next head's scores, so that neither waits for softmax:
+     * scores(h + 1), values(h), softmax(h + 1), scores(h + 2), values(h + 1), ...
+     */
+    const decode_head *before = NULL;
+    int64_t before_key = 0, key = 0, i = 0;
+    float *s = w->s, *before_s = w->s + ATTNI_DECODE_ROWS * DECODE_KEYS;
+    attni_tile one = *tile;
+    const bool plain = (job->options & (ATTNI_SCORE_OPTIONS | ATTNI_DROPOUT)) == 0;
+    for (;;) {
         const int64_t count = attni_min(DECODE_KEYS, count_all - key);
-        ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
-                    tile->heads);
-        attni_tile one = *tile;
-        for (int64_t i = 0; i < w->count; i++) {
-            decode_head *h = &w->heads[i];
-            one.head_kv = tile->head_kv + h->head;
-            decode_scores(rows, dtype, w, h, &k, &ahead, key, count, p->dim_qk);
+        decode_head *h = &w->heads[i];
+        if (i == 0)
+            ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
+                        tile->heads);
+        if (count > 0) decode_scores(rows, dtype, s, h, &k, &ahead, key, count, p->dim_qk);
+        if (before != NULL)
+            decode_all_values(rows, dtype, w, before_s, before, &v, &ahead, before_key,
+                              attni_min(DECODE_KEYS, count_all - before_key), p->dim_v);
+        if (count <= 0) return;
+        one.head_kv = tile->head_kv + h->head;
+        if (plain && key_begin + key >= w->full_begin && key_begin + key + DECODE_KEYS <= w->full_end) {
             for (int64_t row = 0; row < h->rows; row++)
-                decode_softmax(job, &one, w, h, row, key_begin + key, count);
-            int64_t d = 0;
-            for (; d + steps * DECODE_STEP <= p->dim_v; d += steps * DECODE_STEP)
-                decode_values(rows, steps, dtype, w, h, &v, &ahead, key, count, d, DECODE_STEP);
-            for (; d < p->dim_v; d += DECODE_STEP)
-                decode_values(rows, 1, dtype, w, h, &v, &ahead, key, count, d,
-                              attni_min(DECODE_STEP, p->dim_v - d));
+                row_probabilities(w, h, row, DECODE_KEYS, s + row * DECODE_KEYS);
+        } else {
+            for (int64_t row = 0; row < h->rows; row++)
+                decode_softmax(job, &one, w, h, row, key_begin + key, count, s + row * DECODE_KEYS);
+        }
+        before = h;
+        before_key = key;
+        float *swap = s;
+        s = before_s;
+        before_s = swap;
+        if (++i == w->count) {
+            i = 0;
+            key += DECODE_KEYS;
         }
     }
 }
@@ -396,15 +470,23 @@ SIMD_INLINE void decode_rows(const int rows, const attni_job *job, const attni_t
         decode_chunk(rows, ATTN_BF16, job, tile, w, begin, end);
 }
 
-/* The order of simd_load_two: DECODE_STEP numbers in memory's order to lanes, and back. */
+/* DECODE_STEP numbers in memory's order to the order of simd_load_two, and back. */
 static void order_lanes(attn_dtype dtype, const float *from, float *to) {
-    for (int i = 0; i < DECODE_STEP; i++)
-        to[i] = from[SIMD_EVEN_ODD && dtype == ATTN_BF16 ? i % SIMD_LANES * 2 + i / SIMD_LANES : i];
+    const bool apart = SIMD_EVEN_ODD && dtype == ATTN_BF16;
+    for (int i = 0; !apart && i < DECODE_STEP; i++) to[i] = from[i];
+    for (int i = 0; apart && i < SIMD_LANES; i++) {
+        to[i] = from[2 * i];
+        to[SIMD_LANES + i] = from[2 * i + 1];
+    }
 }
 
 static void unorder_lanes(attn_dtype dtype, const float *from, float *to) {
-    for (int i = 0; i < DECODE_STEP; i++)
-        to[i] = from[SIMD_EVEN_ODD && dtype == ATTN_BF16 ? i % 2 * SIMD_LANES + i / 2 : i];
+    const bool apart = SIMD_EVEN_ODD && dtype == ATTN_BF16;
+    for (int i = 0; !apart && i < DECODE_STEP; i++) to[i] = from[i];
+    for (int i = 0; apart && i < SIMD_LANES; i++) {
+        to[2 * i] = from[i];
+        to[2 * i + 1] = from[SIMD_LANES + i];
+    }
 }
 
 /* q of a head's rows, as score_keys wants it. */
@@ -451,8 +533,12 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     decode_carve(&w, scratch, tile->heads, tile->row_end, p->dim_qk, p->dim_v);
     w.units = score_units_of(job);
     int64_t seen_begin = INT64_MAX, seen_end = 0;
+    w.full_begin = key_begin;
+    w.full_end = key_end;
     for (int64_t row = 0; row < tile->row_end; row++) {
         attni_visible(p, s, s->query_start + row / job->group, &w.begin[row], &w.end[row]);
+        w.full_begin = attni_max(w.full_begin, w.begin[row]);
+        w.full_end = attni_min(w.full_end, w.end[row]);
         if (w.begin[row] >= w.end[row]) continue;
         seen_begin = attni_min(seen_begin, w.begin[row]);
         seen_end = attni_max(seen_end, w.end[row]);
