@@ -12,7 +12,7 @@
  *
  *      tile: up to FORWARD_TILE_ROWS rows = subs of FORWARD_SUB_ROWS rows
  *
- *      K, V: FORWARD_KEYS keys at a time converted to panels, shared by the subs and kept for later tiles
+ *      K, V: FORWARD_KEYS keys at a time packed to panels, shared by the subs and kept for later tiles
  *        |
  *        v            sub 0    sub 1   ...          a sub's Q^T and S^T stay in L1
  *      [ block ]  x   [S^T]    [S^T]                then P^T in place of S^T
