@@ -80,9 +80,12 @@ static inline attn_plan *test_plan(attn_context *context, const attn_problem *pr
     return plan;
 }
 
-/* Tiers that tests go through: every forced one, those not here being skipped. */
+/* Tiers that tests go through: every forced one from the first, those not here being skipped. */
+#ifndef TEST_FIRST_TIER
+#define TEST_FIRST_TIER ATTN_ISA_PORTABLE
+#endif
 #define FOR_EACH_TIER(isa)                                                                                   \
-    for (attn_isa isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16; isa = (attn_isa)(isa + 1))             \
+    for (attn_isa isa = TEST_FIRST_TIER; isa <= ATTN_ISA_NEON_BF16; isa = (attn_isa)(isa + 1))               \
         if (test_has_tier(isa))
 
 #endif

@@ -1,3 +1,7 @@
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* syscall */
+#endif
+
 #include "cpu/features.h"
 
 #include <stdatomic.h>
@@ -6,12 +10,42 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* XCR0: which register files the operating system saves on a switch. */
 static uint64_t xcr0(void) {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return ((uint64_t)high << 32) | low;
+}
+
+/*
+ * Linux gives a process the tiles' 8 KB only if asked; all of its threads, present and future, then have them.
+ * From then on it wants alternate signal stacks that can hold them, and it refuses where one cannot.
+ */
+static bool ask_for_tiles(void) {
+#if ATTNI_TILES_IN_C /* a test's library: forward_amx.c needs none */
+    return true;
+#elif ATTNI_HAVE_AMX && defined(__linux__) && defined(SYS_arch_prctl)
+    enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+/* leaf7_d: EDX of CPUID 7. */
+static bool has_tiles(uint32_t leaf7_d, uint64_t saved) {
+#if ATTNI_TILES_IN_C
+    (void)leaf7_d, (void)saved;
+    return true;
+#else
+    const uint32_t tile_and_bf16 = 0x01400000u;
+    return (leaf7_d & tile_and_bf16) == tile_and_bf16 && (saved & 0x60000) == 0x60000;
+#endif
 }
 
 static void read_name(char name[64]) {
@@ -34,12 +68,13 @@ static void detect(attni_cpu_features *f) {
     const uint64_t saved = xcr0();
     const bool ymm = (saved & 0x06) == 0x06, zmm = (saved & 0xe6) == 0xe6;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
-    const uint32_t leaves = a;
+    const uint32_t leaves = a, leaf7_d = d;
     f->avx2 = ymm && fma && f16c && (b & bit_AVX2);
     f->avx512 =
         f->avx2 && zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512DQ) && (b & bit_AVX512VL);
     if (leaves < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return;
     f->avx512_bf16 = f->avx512 && (a & 0x20);
+    f->amx = f->avx512_bf16 && has_tiles(leaf7_d, saved) && ask_for_tiles();
     /* AMD's cores issue two vdpbf16ps a cycle; Intel's (measured on Emerald Rapids) one in two. */
     f->bf16_dot_pays = f->avx512_bf16 && vendor_b == 0x68747541u; /* "Auth" of AuthenticAMD */
 }
@@ -108,7 +143,10 @@ const char *attni_isa_refusal(attn_isa isa) {
     case ATTN_ISA_AVX512:
         return f->avx512 ? NULL : "this processor or its operating system lacks AVX-512 F, BW, DQ or VL";
     case ATTN_ISA_AVX512_BF16: return f->avx512_bf16 ? NULL : "this processor lacks AVX-512 BF16 (vdpbf16ps)";
-    case ATTN_ISA_AMX: return "this version has no kernels for it";
+    case ATTN_ISA_AMX:
+        return f->amx ? NULL
+                      : "this processor, its operating system or this build of the library "
+                        "lacks AMX-BF16";
     case ATTN_ISA_NEON: return f->neon ? NULL : "this processor is no 64-bit Arm";
     case ATTN_ISA_NEON_BF16:
         return f->neon_bf16

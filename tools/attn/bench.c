@@ -203,7 +203,9 @@ static int make_plan(measurement *m) {
         return failed(m, "cannot open the device");
     if (attn_plan_create(m->context, &problem, &options, &m->plan) != ATTN_OK)
         return failed(m, "cannot plan");
-    m->peak = strstr(kernel_of(m), "_bf16") != NULL ? BENCH_PEAK_BF16 : BENCH_PEAK_FMA;
+    m->peak = strstr(kernel_of(m), "_amx") != NULL    ? BENCH_PEAK_TILES
+              : strstr(kernel_of(m), "_bf16") != NULL ? BENCH_PEAK_BF16
+                                                      : BENCH_PEAK_FMA;
     return TOOL_OK;
 }
 

@@ -26,6 +26,10 @@
 #include <arm_neon.h>
 #endif
 
+#if ATTNI_HAVE_AMX
+#include "cpu/x86/tiles_amx.h"
+#endif
+
 /* ---------------------------------------------------------------- multiply-adds */
 
 /*
@@ -132,12 +136,44 @@ static double fma_neon(int64_t rounds, const float *data, float *sink) {
 }
 #endif
 
+#if ATTNI_HAVE_AMX
+/* 2 x 2 tiles of sums, as the kernel has them: four products in turn hide the latency of one. */
+__attribute__((target("amx-tile,amx-bf16"))) static double dot_tiles(int64_t rounds, const float *data,
+                                                                     float *sink) {
+    uint32_t pairs[256];
+    float sums[256];
+    for (int i = 0; i < 256; i++) pairs[i] = 0x3f003f80u ^ ((uint32_t)(data[i % DATA] < 0) << 31);
+    TILE_BEGIN();
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+    TILE_LOAD(4, pairs, 64);
+    TILE_LOAD(5, pairs, 64);
+    TILE_LOAD(6, pairs, 64);
+    TILE_LOAD(7, pairs, 64);
+    for (int64_t i = 0; i < rounds; i++) {
+        TILE_DOT(0, 4, 6);
+        TILE_DOT(1, 4, 7);
+        TILE_DOT(2, 5, 6);
+        TILE_DOT(3, 5, 7);
+    }
+    TILE_STORE(0, sums, 64);
+    TILE_END();
+    *sink += sums[0];
+    return 2.0 * 4 * 16 * 16 * 32 * (double)rounds;
+}
+#endif
+
 typedef struct flops_loop {
     const char *name;
     flops_fn run;
 } flops_loop;
 
 static flops_loop find_loop(bench_peak peak) {
+#if ATTNI_HAVE_AMX
+    if (peak == BENCH_PEAK_TILES) return (flops_loop){"tdpbf16ps", dot_tiles};
+#endif
 #if X86
     if (peak == BENCH_PEAK_BF16 && __builtin_cpu_supports("avx512bf16"))
         return (flops_loop){"vdpbf16ps", dot_bf16};

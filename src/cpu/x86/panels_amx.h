@@ -1,0 +1,163 @@
+/*
+ * The memory of a tile on AMX: Q^T, K and V^T as the products want them, and the scratch that holds them.
+ *
+ * A and B are the operands of a product (tiles_amx.h). Every A of 16 rows x 32 is a KB in a row; every B and C is
+ * 16 rows out of an array of rows of FORWARD_SUB_ROWS columns.
+ */
+#ifndef ATTNI_PANELS_AMX_H
+#define ATTNI_PANELS_AMX_H
+
+#include <string.h>
+
+#include "cpu/forward_scores.h"
+
+#define STEP_KEYS 32                     /* that a step of P V sums over */
+#define TILE_BYTES 1024
+#define ROW_BYTES (FORWARD_SUB_ROWS * 4) /* from row to row of Q^T, S^T, P^T and O^T */
+
+/* Sizes in tiles: D in steps of 32 dims; Dv and the row of ones after it in tiles of 16. */
+typedef struct amx_shape {
+    int64_t qk_steps, v_tiles, ld_staging;
+} amx_shape;
+
+/* A thread's memory while it computes a tile. */
+typedef struct amx_scratch {
+    amx_shape shape;
+    float *q, *o;  /* Q^T and O^T: subs of [pair of dims][row] and [dim][row] */
+    char *slots;   /* the kept blocks: K, then V^T */
+    int64_t *tags; /* which block a slot holds, from key 0 on; -1: none */
+    attni_kept *kept;
+    float *s[2], *p[2], *factor[2]; /* of two units: S^T [key][row], P^T [pair of keys][row]; see amx_unit */
+    float *staging; /* SIMD_LANES rows as they come from or go to memory */
+    tile_rows rows;
+} amx_scratch;
+
+static int64_t slot_k_bytes(const amx_shape *f) { return FORWARD_KEYS / 16 * f->qk_steps * TILE_BYTES; }
+static int64_t slot_bytes(const amx_shape *f) {
+    return slot_k_bytes(f) + FORWARD_KEYS / STEP_KEYS * f->v_tiles * TILE_BYTES;
+}
+
+/* Carves the scratch; with a null base it only measures. */
+static size_t amx_carve(amx_scratch *w, char *base, int64_t tile_rows_count, int64_t slots, int64_t dim_qk,
+                        int64_t dim_v) {
+    const int64_t qk_steps = attni_ceil_div(dim_qk, 32), v_tiles = attni_ceil_div(dim_v + 1, 16);
+    w->shape = (amx_shape){qk_steps, v_tiles, 16 * attni_max(qk_steps, v_tiles) + SIMD_LANES};
+    const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
+    const int64_t s_bytes = FORWARD_KEYS * ROW_BYTES;
+    const struct {
+        void *pointer;
+        int64_t bytes;
+    } parts[] = {
+        {&w->tags, slots * (int64_t)sizeof(int64_t)},
+        {&w->slots, slots * slot_bytes(&w->shape)},
+        {&w->q, rows * qk_steps * 64},
+        {&w->o, rows * v_tiles * 64},
+        {&w->s[0], s_bytes},
+        {&w->s[1], s_bytes},
+        {&w->p[0], s_bytes / 2},
+        {&w->p[1], s_bytes / 2},
+        {&w->factor[0], ROW_BYTES},
+        {&w->factor[1], ROW_BYTES},
+        {&w->staging, SIMD_LANES * w->shape.ld_staging * (int64_t)sizeof(float)},
+    };
+    size_t offset = 64;
+    w->kept = (attni_kept *)(void *)base;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char *const at = base == NULL ? NULL : base + offset;
+        memcpy(parts[i].pointer, &at, sizeof at);
+        offset += (size_t)attni_round_up(parts[i].bytes, 64);
+    }
+    return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, rows);
+}
+
+/* ---------------------------------------------------------------- queries */
+
+/* Q^T of one sub: rows become columns, dims in pairs. Absent rows hold zeros. */
+static void load_queries(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t sub) {
+    const int64_t first = tile->row_begin + sub * FORWARD_SUB_ROWS, ld = w->shape.ld_staging,
+                  pairs = 16 * w->shape.qk_steps;
+    float *q = w->q + sub * FORWARD_SUB_ROWS * pairs;
+    for (int64_t v = 0; v < FORWARD_NV; v++) {
+        for (int64_t lane = 0; lane < SIMD_LANES; lane++) {
+            const int64_t row = first + v * SIMD_LANES + lane;
+            float *to = w->staging + lane * ld;
+            if (row < tile->row_end)
+                simd_pack_row(ATTN_BF16, attni_q_row(job, tile, row), to, job->p->dim_qk);
+            else
+                memset(to, 0, (size_t)pairs * sizeof(float));
+        }
+        for (int64_t d = 0; d < pairs; d += SIMD_LANES)
+            simd_transpose(w->staging + d, ld, q + d * FORWARD_SUB_ROWS + v * SIMD_LANES, FORWARD_SUB_ROWS);
+    }
+}
+
+/* ---------------------------------------------------------------- keys and values */
+
+/*
+ * Where a tile of A lies in a block: by two row tiles, [step along the summed axis][row tile], so that a product
+ * streams through its operand; the last row tile, if their number is odd, by itself.
+ */
+static int64_t tile_at(int64_t row_tiles, int64_t steps, int64_t row_tile, int64_t step) {
+    const int64_t pair = row_tile / 2 * 2;
+    return (pair * steps + step * attni_min(2, row_tiles - pair) + row_tile % 2) * TILE_BYTES;
+}
+
+/* K of a block, rows of keys; zeros up to a multiple of STEP_KEYS. */
+static void load_keys(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
+                      int64_t count, char *to) {
+    const int64_t steps = w->shape.qk_steps, dim = job->p->dim_qk;
+    for (int64_t j = 0; j < attni_round_up(count, STEP_KEYS); j++) {
+        const uint16_t *from = j < count ? attni_k_row(job, tile, key + j) : NULL;
+        char *row = to + j % 16 * 64;
+        for (int64_t d = 0; d < steps; d++) {
+            const __mmask32 here = (__mmask32)((1ull << attni_min(32, dim - 32 * d)) - 1);
+            const __m512i dims =
+                from == NULL ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(here, from + 32 * d);
+            _mm512_storeu_si512(row + tile_at(FORWARD_KEYS / 16, steps, j / 16, d), dims);
+        }
+    }
+}
+
+/* V^T of count keys from `in_block` on, at most STEP_KEYS: rows of dims, keys in pairs, then the row of ones. */
+static void load_values(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
+                        int64_t count, int64_t in_block, char *to) {
+    const int64_t dim = job->p->dim_v, tiles = w->shape.v_tiles;
+    const uint16_t *rows[STEP_KEYS];
+    for (int64_t j = 0; j < STEP_KEYS; j++) rows[j] = attni_v_row(job, tile, key + attni_min(j, count - 1));
+    for (int64_t t = 0; t < tiles; t++) {
+        const __mmask16 here = (__mmask16)((1u << attni_min(16, dim - 16 * t)) - 1);
+        float pairs[16 * SIMD_LANES];
+        for (int64_t j = 0; j < STEP_KEYS; j += 2) {
+            const __mmask16 low = j < count ? here : 0, high = j + 1 < count ? here : 0;
+            const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(low, rows[j] + 16 * t));
+            const __m512i b = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(high, rows[j + 1] + 16 * t));
+            _mm512_storeu_si512(pairs + j / 2 * SIMD_LANES, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+        }
+        float *at = (float *)(void *)(to + tile_at(tiles, FORWARD_KEYS / STEP_KEYS, t, in_block / STEP_KEYS));
+        simd_transpose(pairs, SIMD_LANES, at, SIMD_LANES);
+        if (dim / 16 == t) vf_store(at + dim % 16 * SIMD_LANES, simd_pair_ones());
+    }
+}
+
+static int64_t slot_of(const amx_scratch *w, int64_t block) { return attni_min(block, w->kept->slots - 1); }
+
+static char *slot_panels(const amx_scratch *w, int64_t block) {
+    return w->slots + slot_of(w, block) * slot_bytes(&w->shape);
+}
+
+/* Converts the block at key, of which this tile needs count keys, if no tile has yet. */
+static void take_block(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
+                       int64_t count) {
+    const int64_t block = key / FORWARD_KEYS, slot = slot_of(w, block);
+    char *panels = slot_panels(w, block);
+    if (w->tags[slot] == block) return;
+    /* the whole block, even if this tile needs less of it: a later tile may need more */
+    if (w->kept->slots > 1) count = attni_min(FORWARD_KEYS, tile->sequence.k_len - key);
+    load_keys(job, tile, w, key, count, panels);
+    for (int64_t j = 0; j < count; j += STEP_KEYS)
+        load_values(job, tile, w, key + j, attni_min(STEP_KEYS, count - j), j,
+                    panels + slot_k_bytes(&w->shape));
+    w->tags[slot] = block;
+}
+
+#endif

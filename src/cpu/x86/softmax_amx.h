@@ -1,0 +1,93 @@
+/*
+ * The softmax of a unit of scores while the tiles multiply others: P^T = 2^((S^T - m) scale) in pairs of bf16, a
+ * pair of keys and a vector of rows at a time, so that the products' loops can take some between two instructions.
+ *
+ * P is cut to bf16, not rounded: O is divided by the sum of the cut P, so what is left of the error is its
+ * spread, which rounding does not lessen. Cutting is two operations a pair of vectors, rounding four; the
+ * instruction that converts two vectors (vcvtne2ps2bf16) takes as long as four of these on the processors with AMX.
+ */
+#ifndef ATTNI_SOFTMAX_AMX_H
+#define ATTNI_SOFTMAX_AMX_H
+
+#include "cpu/forward_scores.h"
+
+typedef struct softmax_state {
+    const float *s; /* the next pair of keys */
+    float *p;
+    int64_t pairs; /* left */
+    int64_t taken; /* of them, between their first vector and their second */
+    vf scale;
+    vf reference[FORWARD_NV];
+    vf sum[FORWARD_NV];      /* of P */
+    __m512i top[FORWARD_NV]; /* the largest P of either key of a pair, as bf16 bits: ordered like integers */
+} softmax_state;
+
+/*
+ * 2^((s - reference) scale): x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
+ * P(0) = 1, relative error 1.4e-7), times 2^floor(x). -inf gives 0, as does what would be denormal, since the
+ * kernel flushes those; NaN stays NaN.
+ */
+SIMD_INLINE vf softmax_exp2(vf s, vf reference, vf scale) {
+    const vf x = vf_mul(vf_sub(s, reference), scale);
+    const vf f = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
+    vf p = vf_set1(0x1.e974fap-10f);
+    p = vf_fma(p, f, vf_set1(0x1.27785ap-7f));
+    p = vf_fma(p, f, vf_set1(0x1.c91ce8p-5f));
+    p = vf_fma(p, f, vf_set1(0x1.ebdb5ap-3f));
+    p = vf_fma(p, f, vf_set1(0x1.62e4bap-1f));
+    p = vf_fma(p, f, vf_set1(1.0f));
+    return _mm512_scalef_ps(p, x);
+}
+
+/* (low, high) cut to bf16 in each lane. */
+SIMD_INLINE __m512i softmax_cut(vf low, vf high) {
+    const __m512i below = _mm512_srli_epi32(_mm512_castps_si512(low), 16);
+    return _mm512_ternarylogic_epi32(below, _mm512_castps_si512(high), _mm512_set1_epi32((int)0xffff0000),
+                                     0xf8); /* below | (high & mask) */
+}
+
+/*
+ * Vector v of `most` pairs, or of those that are left. Calls with v = 0 and 1 alternate; both are of the same
+ * pairs.
+ */
+SIMD_INLINE void softmax_vector(softmax_state *e, const int v, int64_t most) {
+    if (v == 0) e->taken = attni_min(most, e->pairs);
+    const float *s = e->s + v * SIMD_LANES;
+    float *p = e->p + v * SIMD_LANES;
+    for (int64_t i = 0; i < e->taken; i++, s += 2 * FORWARD_SUB_ROWS, p += FORWARD_SUB_ROWS) {
+        const vf low = softmax_exp2(vf_load(s), e->reference[v], e->scale);
+        const vf high = softmax_exp2(vf_load(s + FORWARD_SUB_ROWS), e->reference[v], e->scale);
+        const __m512i unit = softmax_cut(low, high);
+        _mm512_storeu_si512(p, unit);
+        e->sum[v] = vf_add(e->sum[v], vf_add(low, high));
+        e->top[v] = _mm512_max_epu16(e->top[v], unit);
+    }
+    if (v == 0) return;
+    e->s += e->taken * 2 * FORWARD_SUB_ROWS;
+    e->p += e->taken * FORWARD_SUB_ROWS;
+    e->pairs -= e->taken;
+}
+
+/* All that are left. */
+static inline void softmax_rest(softmax_state *e) {
+    const int64_t pairs = e->pairs;
+    softmax_vector(e, 0, pairs);
+    softmax_vector(e, 1, pairs);
+}
+
+/* Lanes in which either key's P is above 2^LAZY, or NaN. */
+SIMD_INLINE vmask softmax_outgrown(__m512i top) {
+    const __m512i high = _mm512_srli_epi32(top, 16), low = _mm512_and_si512(top, _mm512_set1_epi32(0xffff));
+    return _mm512_cmpgt_epi32_mask(_mm512_max_epi32(high, low), _mm512_set1_epi32(0x4380)); /* 2^8 in bf16 */
+}
+
+/* The sums of the cut P of each lane. */
+SIMD_INLINE void softmax_cut_sums(const float *p, int64_t pairs, vf sums[FORWARD_NV]) {
+    for (int v = 0; v < FORWARD_NV; v++) {
+        sums[v] = vf_zero();
+        for (int64_t j = 0; j < pairs; j++)
+            sums[v] = simd_dot(simd_pair_ones(), vf_load(p + j * FORWARD_SUB_ROWS + v * SIMD_LANES), sums[v]);
+    }
+}
+
+#endif

@@ -1,0 +1,123 @@
+/*
+ * The AMX kernel with its tiles in plain C (tiles_amx.h), so that its data flow meets the oracle on any machine with
+ * AVX-512 BF16: random problems with every option, each on one task and on three, which give the same bits. The
+ * property tests are built over the same library with AMX as their first tier (tests/CMakeLists.txt).
+ */
+#include <math.h>
+
+#include "properties/packed.h"
+#include "reference/problems.h"
+
+enum { PROBLEMS = 500, LEAST = 100 };
+
+/* Runs a case on so many tasks and has the oracle judge; 0 where no AMX kernel takes it. */
+static int run(attn_context *context, attni_problems_case *c, int threads) {
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    attn_plan *plan;
+    options.isa = ATTN_ISA_AMX;
+    options.threads = threads;
+    options.algorithm = ATTN_ALGORITHM_FLASH2;
+    NEED(attn_plan_create(context, &c->problem, &options, &plan) == ATTN_OK);
+    const int taken = strcmp(attn_plan_kernel(plan), "forward_amx") == 0;
+    if (taken) {
+        double ratio;
+        char message[1024];
+        attni_problems_poison(c);
+        CHECK(attn_forward(plan, &c->tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+        CHECK(attni_problems_verify(c, &ratio, message, sizeof message), "%d tasks: %s", threads, message);
+    }
+    attn_plan_destroy(plan);
+    return taken;
+}
+
+static void test_case(attn_context *context, uint64_t seed, int *taken) {
+    attni_problems_case c;
+    NEED(attni_problems_make(&c, seed, NULL) == 0);
+    if (run(context, &c, 1)) {
+        const attni_problems_buffer *o = &c.buffers[ATTNI_PROBLEMS_O];
+        unsigned char *first = test_memory(o->bytes);
+        memcpy(first, o->memory, o->bytes);
+        run(context, &c, 3);
+        CHECK(memcmp(first, o->memory, o->bytes) == 0, "three tasks give other bits: %s", c.text);
+        free(first);
+        ++*taken;
+    }
+    attni_problems_free(&c);
+}
+
+/* Scores that climb along the keys for some rows and fall for others: references move in later units, alone. */
+static void test_climbing(attn_context *context, int64_t dim_v) {
+    attni_random random = {77};
+    attn_problem sizes = ATTN_PROBLEM_INIT;
+    sizes.heads_q = 2;
+    sizes.seqlen_q = 50;
+    sizes.seqlen_k = 1100;
+    sizes.dim_qk = 16;
+    sizes.dim_v = dim_v;
+    packed a = packed_make(&sizes, ATTN_BF16, &random);
+    a.tensors.scale = 1.0f; /* to 2^390 beyond the first reference */
+    for (int64_t row = 0; row < a.rows; ++row)
+        attni_reference_store(a.q, ATTN_BF16, row * 16, (double)(row % 7 - 2) * 4);
+    for (int64_t key = 0; key < sizes.seqlen_k; ++key)
+        attni_reference_store(a.k, ATTN_BF16, key * 16, (double)key / 64);
+    NEED(packed_run(&a, context, ATTN_ISA_AMX, 1));
+    attni_reference_result truth = {.o = test_memory((size_t)a.o_count * sizeof(double)),
+                                    .lse = test_memory((size_t)a.rows * sizeof(double))};
+    NEED(attni_reference_forward(&a.problem, &a.tensors, &truth) == 0);
+    double off = 0, off_lse = 0;
+    for (int64_t i = 0; i < a.o_count; ++i) {
+        const double error = fabs(attni_reference_load(a.o, ATTN_BF16, i) - truth.o[i]);
+        if (!(error <= off)) off = error;
+    }
+    for (int64_t i = 0; i < a.rows; ++i) {
+        const double error = fabs((double)a.lse[i] - truth.lse[i]);
+        if (!(error <= off_lse)) off_lse = error;
+    }
+    CHECK(off <= 0.05, "climbing scores: o is off by %g", off);
+    CHECK(off_lse <= 1e-4, "climbing scores: lse is off by %g", off_lse);
+    free(truth.o);
+    free(truth.lse);
+    packed_free(&a);
+}
+
+/* O is divided by the sum of P as it was multiplied: values of one give ones, to float32's error. */
+static void test_ones(attn_context *context, int64_t dim_v) {
+    attni_random random = {78};
+    attn_problem sizes = ATTN_PROBLEM_INIT;
+    sizes.seqlen_q = 40;
+    sizes.seqlen_k = 700;
+    sizes.dim_qk = 64;
+    sizes.dim_v = dim_v;
+    packed a = packed_make(&sizes, ATTN_BF16, &random);
+    float *o = test_memory((size_t)a.o_count * sizeof(float));
+    a.problem.dtype_o = ATTN_F32;
+    a.tensors.o = o;
+    for (int64_t i = 0; i < a.v_count; ++i) attni_reference_store(a.v, ATTN_BF16, i, 1);
+    attn_plan *plan = test_plan(context, &a.problem, ATTN_ISA_AMX, 1);
+    NEED(plan != NULL && attn_forward(plan, &a.tensors, NULL) == ATTN_OK);
+    double off = 0;
+    for (int64_t i = 0; i < a.o_count; ++i)
+        if (!(fabs(o[i] - 1.0) <= off)) off = fabs(o[i] - 1.0);
+    CHECK(off <= 2e-6, "values of one: o is off by %g", off);
+    attn_plan_destroy(plan);
+    free(o);
+    packed_free(&a);
+}
+
+int main(void) {
+    if (!test_has_tier(ATTN_ISA_AVX512_BF16)) {
+        fprintf(stderr, "this processor lacks AVX-512 BF16: nothing to test\n");
+        CHECK(!test_has_tier(ATTN_ISA_AMX), "no AVX-512 BF16, and yet AMX");
+        return test_report();
+    }
+    CHECK(test_has_tier(ATTN_ISA_AMX), "this program was not built with tiles in C");
+    attn_context *context = test_context(3);
+    int taken = 0;
+    for (uint64_t seed = 1; seed <= PROBLEMS || taken < LEAST; ++seed) test_case(context, seed, &taken);
+    test_ones(context, 48);
+    test_ones(context, 57);
+    test_climbing(context, 16);
+    test_climbing(context, 70);
+    attn_context_destroy(context);
+    return test_report();
+}
