@@ -23,7 +23,7 @@ static uint64_t xcr0(void) {
 }
 
 /*
- * Linux gives a process the tiles' 8 KB only if asked; all of its threads, present and future, then have them.
+ * Linux gives a process the tiles' 8 KB only if asked; all its threads, present and future, then have them.
  * From then on it wants alternate signal stacks that can hold them, and it refuses where one cannot.
  */
 static bool ask_for_tiles(void) {

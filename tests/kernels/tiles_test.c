@@ -1,7 +1,7 @@
 /*
- * The AMX kernel with its tiles in plain C (tiles_amx.h), so that its data flow meets the oracle on any machine with
- * AVX-512 BF16: random problems with every option, each on one task and on three, which give the same bits. The
- * property tests are built over the same library with AMX as their first tier (tests/CMakeLists.txt).
+ * The AMX kernel with its tiles in plain C (tiles_amx.h), so that its data flow meets the oracle on any machine
+ * with AVX-512 BF16: random problems with every option, each on one task and on three, which give the same
+ * bits. The property tests are built over the same library, with AMX as their first tier (tests/CMakeLists.txt).
  */
 #include <math.h>
 
@@ -45,7 +45,7 @@ static void test_case(attn_context *context, uint64_t seed, int *taken) {
     attni_problems_free(&c);
 }
 
-/* Scores that climb along the keys for some rows and fall for others: references move in later units, alone. */
+/* Scores that climb along the keys for some rows and fall for others: references move in later units. */
 static void test_climbing(attn_context *context, int64_t dim_v) {
     attni_random random = {77};
     attn_problem sizes = ATTN_PROBLEM_INIT;

@@ -1,20 +1,20 @@
 /*
- * forward_amx: both products on AMX's tiles, the softmax on AVX-512, both at once. Queries are columns of tiles,
- * as they are lanes in forward_body.h, so that masks and options are shared:
+ * forward_amx: both products on AMX's tiles, the softmax on AVX-512, both at once. Queries are columns of
+ * tiles, as they are lanes in forward_body.h, so that masks and options are shared:
  *
  *     S^T[key][query]  = K  Q^T      A: 16 keys x 32 dims of K       B: 32 dims x 16 queries, dims in pairs
  *     O^T[dim][query] += V^T P^T     A: 16 dims x 32 keys of V^T     B: 32 keys x 16 queries, keys in pairs
  *
- * P^T leaves the softmax in the second product's order. A row of ones after V's last dim gives the sum of P as
- * the tiles saw it, which O is divided by.
+ * P^T leaves the softmax in the second product's order. A row of ones after V's last dim gives the sum of P
+ * as the tiles saw it, which O is divided by.
  *
  *     registers    2 x 2 tiles of S^T or O^T, 2 of A, 2 of B: 4 products for 4 loads
  *     L1           what a step of 4 products touches, and Q^T of a sub of 32 rows
  *     L2           K and V^T of a block of 256 keys, S^T and P^T of two units, O^T and Q^T of up to 512 rows:
  *                  0.6 MB at dim 128
  *
- * A unit is a sub against a block. A unit's softmax takes about as long as its products at dim 128, and twice as
- * long at 64, so three units are in flight:
+ * A unit is a sub against a block. A unit's softmax takes about as long as its products at dim 128, and twice
+ * as long at 64, so three units are in flight:
  *
  *     tiles        S(1) | S(2)      O += P(0) | S(3)      O += P(1) | ...
  *     vectors           |      P(1)           |      P(2)           | ...
@@ -26,7 +26,14 @@
  * 2^LAZY is the maximum searched, the reference moved and the unit's P computed again. A row moves by what it
  * sees itself, so its bits do not depend on its neighbours. O's factor is applied when the unit's P is.
  *
- * @MEASURED@
+ * Measured: docs/performance.md. What did not help, on 16 threads of an Emerald Rapids whose other hardware
+ * threads were busy, 2,048 keys, dims 64 and 128, against this one (differences below 5% are noise there):
+ *   - the softmax between steps of 4 products, not between single instructions: 12% less at dim 128, 13% at 64;
+ *   - units of 128 keys 6% less, of 512 keys the same; of 64 keys 15% less: O^T is read and written more often;
+ *   - subs of 64 rows, each tile of K and V^T brought to L1 for twice the rows: the same;
+ *   - B's tiles kept in registers (2 x 2 or 4 x 1), O^T and S^T through memory more often: 2 to 10% less,
+ *     although a loop of these instructions alone was 1.4 times as fast while the other thread was busy;
+ *   - one tile of sums at a time, A and B both streamed: 10 to 15% less.
  */
 #include "cpu/x86/simd_avx512_bf16.h"
 
@@ -108,7 +115,7 @@ static void ahead_block(amx_walk *walk, int64_t key, int64_t count) {
     walk->ahead.keys_a_unit = attni_ceil_div(FORWARD_KEYS, walk->subs);
 }
 
-/* What a unit's steps fetch: a part of the next block, the next sub's queries, the rows of O that it will write. */
+/* What a unit's steps fetch: a part of the next block, the next sub's queries, the rows of O to write. */
 static void ahead_unit(amx_walk *walk, const amx_unit *u) {
     const attni_job *job = walk->job;
     const attn_problem *p = job->p;
@@ -176,7 +183,7 @@ SIMD_INLINE void multiply_block(const int high, float *c, const char *a, const f
     }
 }
 
-/* An operand A: its tiles, and of them the row tiles and the steps along the summed axis that a unit takes. */
+/* An operand A: its tiles, and of them the row tiles and steps along the summed axis that a unit takes. */
 typedef struct amx_operand {
     const char *tiles;
     int64_t row_tiles, steps;
@@ -235,8 +242,8 @@ static score_block block_of(const amx_unit *u, float *s) {
     return (score_block){s, u->block + u->key, u->count, u->sub * FORWARD_SUB_ROWS, FORWARD_NV};
 }
 
-/* The softmax of a unit from its first pair on, with the references that its rows have now; those that have seen
- * nothing take 0. */
+/* The softmax of a unit from its first pair on, with the references that its rows have now; 0 where a row has
+ * seen nothing. */
 static void softmax_begin(const amx_walk *walk, const amx_unit *u, softmax_state *e) {
     e->s = u->s;
     e->p = u->p;
@@ -250,7 +257,7 @@ static void softmax_begin(const amx_walk *walk, const amx_unit *u, softmax_state
     }
 }
 
-/* Moves the references of lanes that `outgrown` names to their maxima in this unit, where those are higher. */
+/* Moves the references of lanes that `outgrown` names to their maxima in this unit, where higher. */
 static bool move_references(const amx_walk *walk, amx_unit *u, const vmask outgrown[FORWARD_NV]) {
     const tile_rows *r = &walk->w.rows;
     vf top[FORWARD_NV][4];
@@ -300,7 +307,7 @@ static void prepare_unit(const amx_walk *walk, amx_unit *u) {
     if (none) move_references(walk, u, unseen);
 }
 
-/* What the products left of a unit's softmax; all of it again, if a row has outgrown its reference; l; dropout. */
+/* What the products left of a unit's softmax; all of it again, if a row has outgrown its reference. */
 static void finish_softmax(const amx_walk *walk, amx_unit *u, softmax_state *e) {
     const tile_rows *r = &walk->w.rows;
     const int64_t first = u->sub * FORWARD_SUB_ROWS;
@@ -315,14 +322,15 @@ static void finish_softmax(const amx_walk *walk, amx_unit *u, softmax_state *e) 
         softmax_begin(walk, u, e);
         softmax_rest(e);
     }
-    vf cut_sums[FORWARD_NV];
+    vf rounded[FORWARD_NV];
     const int dropout = (walk->job->options & ATTNI_DROPOUT) != 0;
-    if (dropout) softmax_cut_sums(u->p, u->count / 2, cut_sums); /* the row of ones will see what is kept */
+    if (dropout)
+        softmax_rounded_sums(u->p, u->count / 2, rounded); /* the row of ones will see what is kept */
     for (int v = 0; v < FORWARD_NV; v++) {
         const vf factor = vf_load(u->factor + v * SIMD_LANES);
         float *l = r->l + first + v * SIMD_LANES, *l_rounded = r->l_rounded + first + v * SIMD_LANES;
         vf_store(l, vf_fma(vf_load(l), factor, e->sum[v]));
-        if (dropout) vf_store(l_rounded, vf_fma(vf_load(l_rounded), factor, cut_sums[v]));
+        if (dropout) vf_store(l_rounded, vf_fma(vf_load(l_rounded), factor, rounded[v]));
     }
     if (dropout) {
         const score_block block = block_of(u, u->p);
@@ -351,9 +359,9 @@ static void finish_sub(const amx_walk *walk, int64_t sub) {
             const int64_t row = first + v * SIMD_LANES + lane;
             float *out = walk->w.staging + lane * ld;
             const float l = r->l[row];
-            const float cut = job->options & ATTNI_DROPOUT ? r->l_rounded[row] : out[job->p->dim_v];
-            /* o * l / cut, so that the division by l divides by what was summed */
-            const vf factor = vf_set1(job->dropout_scale * (cut == 0 ? 1.0f : l / cut));
+            const float rounded = job->options & ATTNI_DROPOUT ? r->l_rounded[row] : out[job->p->dim_v];
+            /* o * l / rounded, so that the division by l divides by what was summed */
+            const vf factor = vf_set1(job->dropout_scale * (rounded == 0 ? 1.0f : l / rounded));
             for (int64_t d = 0; d < dims; d += SIMD_LANES)
                 vf_store(out + d, vf_mul(vf_load(out + d), factor));
             emit_row(job, walk->tile, walk->tile->row_begin + row, (double)r->m[row] * r->units.to_natural, l,

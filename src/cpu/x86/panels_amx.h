@@ -1,8 +1,8 @@
 /*
  * The memory of a tile on AMX: Q^T, K and V^T as the products want them, and the scratch that holds them.
  *
- * A and B are the operands of a product (tiles_amx.h). Every A of 16 rows x 32 is a KB in a row; every B and C is
- * 16 rows out of an array of rows of FORWARD_SUB_ROWS columns.
+ * A and B are the operands of a product (tiles_amx.h). Every A of 16 rows x 32 is a KB in a row; every B and C
+ * is 16 rows out of an array of rows of FORWARD_SUB_ROWS columns.
  */
 #ifndef ATTNI_PANELS_AMX_H
 #define ATTNI_PANELS_AMX_H
@@ -94,8 +94,8 @@ static void load_queries(const attni_job *job, const attni_tile *tile, const amx
 /* ---------------------------------------------------------------- keys and values */
 
 /*
- * Where a tile of A lies in a block: by two row tiles, [step along the summed axis][row tile], so that a product
- * streams through its operand; the last row tile, if their number is odd, by itself.
+ * Where a tile of A lies in a block: by two row tiles, [step along the summed axis][row tile], so that a
+ * product streams through its operand; the last row tile, if their number is odd, by itself.
  */
 static int64_t tile_at(int64_t row_tiles, int64_t steps, int64_t row_tile, int64_t step) {
     const int64_t pair = row_tile / 2 * 2;
@@ -118,7 +118,7 @@ static void load_keys(const attni_job *job, const attni_tile *tile, const amx_sc
     }
 }
 
-/* V^T of count keys from `in_block` on, at most STEP_KEYS: rows of dims, keys in pairs, then the row of ones. */
+/* V^T of count keys from `in_block` on, at most STEP_KEYS: rows of dims, keys in pairs; the row of ones. */
 static void load_values(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
                         int64_t count, int64_t in_block, char *to) {
     const int64_t dim = job->p->dim_v, tiles = w->shape.v_tiles;
