@@ -10,7 +10,7 @@
 
 #define FIELD(field) offsetof(attni_driver, field)
 
-/* The exported names, with the versions of their interfaces. Everything but the last is older than CUDA 10. */
+/* The exported names, with the versions of their interfaces. All but the optional ones are older than CUDA 10. */
 static const struct {
     const char *name;
     size_t offset;
@@ -45,6 +45,7 @@ static const struct {
     {"cuMemsetD8Async", FIELD(set_bytes), false},
     {"cuMemsetD32Async", FIELD(set_words), false},
     {"cuThreadExchangeStreamCaptureMode", FIELD(exchange_capture_mode), true},
+    {"cuTensorMapEncodeTiled", FIELD(encode_tensor_map), true},
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

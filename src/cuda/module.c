@@ -81,6 +81,7 @@ static attn_status compile(const attni_kernel_spec *spec, int capability, char *
     job.options = options;
     job.major = capability / 10;
     job.minor = capability % 10;
+    job.specific = spec->capability == 90; /* wgmma is not in later architectures */
     return attni_nvrtc_compile(&job, image, bytes);
 }
 

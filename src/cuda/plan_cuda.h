@@ -15,6 +15,8 @@ typedef struct attni_cuda_plan {
     attni_forward_tiles tiles;
     attni_forward_params base;
     bool general; /* forward_sm80 with every option, and slower */
+    const attni_kernel *hopper; /* forward_sm90, for all runs but ADD; null: forward_sm80 for all */
+    attni_forward_tiles hopper_tiles;
 } attni_cuda_plan;
 
 /* The back end's functions of these names. */

@@ -43,6 +43,11 @@ typedef struct attni_mask_strides {
     long long queries;
 } attni_mask_strides;
 
+/* A CUtensorMap: cuTensorMapEncodeTiled fills it, the copy engine reads it. */
+typedef struct attni_tensor_map {
+    unsigned long long word[16];
+} __attribute__((aligned(64))) attni_tensor_map;
+
 typedef struct attni_divisor {
     unsigned divisor, multiplier, shift;
 } attni_divisor;
@@ -98,6 +103,21 @@ typedef struct attni_forward_params {
     int reserved; /* 0 */
     attni_divisor by_slices, by_group, by_width, by_last_width, by_heads, by_gqa;
 } attni_forward_params;
+
+/*
+ * forward_sm90: the same, and the tensors as the copy engine knows them, (dim, row, head, batch) in boxes of
+ * 64 columns. q and o have boxes of 64 rows. Box 0 of k and v has a whole block of keys, and box i has
+ * 128 >> i: a block that the end of a sequence cuts is put together from them (VARLEN only; else box 0 alone
+ * is filled, and the tensor ends where the keys end).
+ */
+#define ATTNI_SM90_BOXES 8
+typedef struct attni_forward_sm90_params {
+    attni_tensor_map q, o, k[ATTNI_SM90_BOXES], v[ATTNI_SM90_BOXES];
+    attni_forward_params forward;
+    unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
+    int tiles;        /* of attni_forward_schedule */
+    int reserved;
+} attni_forward_sm90_params;
 
 /*
  * The lab's kernels take attni_forward_params with these limits: f16 or bf16, dim_qk = dim_v = D of 64 or
@@ -181,6 +201,10 @@ typedef struct attni_forward_tiles {
     int blocks; /* blocks a multiprocessor */
     int value_slices;
     int shared_bytes; /* dynamic shared memory of a block */
+    int q_slots;      /* forward_sm90: Q tiles in shared memory */
+    int direct;       /* forward_sm90: O goes from registers to memory, not through its Q slot */
+    int turns;        /* forward_sm90: warpgroups take turns at issuing products */
+    int early;        /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
 } attni_forward_tiles;
 
 ATTNI_GEOMETRY int attni_round_up(int x, int to) { return (x + to - 1) / to * to; }
@@ -188,6 +212,17 @@ ATTNI_GEOMETRY int attni_round_up(int x, int to) { return (x + to - 1) / to * to
 /* Q, then STAGES slots of K and as many of V. */
 ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
     return t->br * t->d * 2 + t->stages * t->bc * (t->d + t->dv) * 2;
+}
+
+/* forward_sm90: facts of the tiles under way, kept in shared memory. */
+#define ATTNI_SM90_RECORDS 4
+#define ATTNI_SM90_RECORD_BYTES(warpgroups) (112 + 16 * (warpgroups))
+
+/* Q slots, then STAGES slots of K and as many of V, all in chunks of 64 columns; records and barriers. */
+ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
+    int chunks = (t->d + 63) / 64, chunks_v = (t->dv + 63) / 64;
+    return (t->q_slots * t->br * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
+           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) + (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages) * 8;
 }
 
 /*

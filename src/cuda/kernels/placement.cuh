@@ -11,6 +11,9 @@
 #include "ptx.cuh"
 
 #define SEEN_ALL (1 << 30)
+#ifndef ANY_LENGTHS
+#define ANY_LENGTHS 1 /* 0: a variant for full lengths alone */
+#endif
 
 /* A tile of rows. Rows and keys count from the start of the sequence. */
 struct tile_facts {
@@ -26,6 +29,10 @@ struct tile_facts {
 DEVICE i64 clamp_seen(i64 x) { return x < -SEEN_ALL ? -SEEN_ALL : x > SEEN_ALL ? SEEN_ALL : x; }
 
 DEVICE int length_of(int kind, const int *lengths, int batch, int full, i64 *begin) {
+    if (!ANY_LENGTHS) {
+        *begin = 0;
+        return full;
+    }
     *begin = kind == ATTNI_LENGTHS_RAGGED ? lengths[batch] : 0;
     int n = kind == ATTNI_LENGTHS_FULL     ? full
             : kind == ATTNI_LENGTHS_PADDED ? lengths[batch]

@@ -34,6 +34,21 @@ DEVICE float quad_sum(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
+/* Four lanes of a quad hold a row's 8-column pieces two elements each; after it, a whole piece each: lane i
+ * the piece that x[i] was part of. */
+DEVICE uint4 gather_quad(const u32 x[4]) {
+    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+    u32 a = __shfl_xor_sync(0xffffffffu, odd ? x[0] : x[1], 1),
+        b = __shfl_xor_sync(0xffffffffu, odd ? x[2] : x[3], 1);
+    u32 low0 = odd ? a : x[0], low1 = odd ? x[1] : a;   /* of piece 0 or 1: this lane pair's two words */
+    u32 high0 = odd ? b : x[2], high1 = odd ? x[3] : b; /* of piece 2 or 3 */
+    u32 c = __shfl_xor_sync(0xffffffffu, upper ? low0 : high0, 2);
+    u32 d = __shfl_xor_sync(0xffffffffu, upper ? low1 : high1, 2);
+    uint4 r;
+    r.x = upper ? c : low0, r.y = upper ? d : low1, r.z = upper ? high0 : c, r.w = upper ? high1 : d;
+    return r;
+}
+
 /* The factor by which the row's sum and O shrink when its block maximum (scaled) is `top`; 1 where the
  * reference stays. All lanes of a warp call it together. */
 DEVICE float softmax_move(softmax_row *row, float top) {

@@ -1,0 +1,97 @@
+#include "cuda/hopper_cuda.h"
+
+#include <stdio.h>
+
+/* ---------------------------------------------------------------- what it takes */
+
+/* The copy engine walks no stride below 0 or from 2^40 bytes on. */
+static bool is_copied(const attn_strides *s) {
+    const int64_t limit = (int64_t)1 << 39;
+    return s->batch >= 0 && s->batch < limit && s->seqlen >= 0 && s->seqlen < limit && s->heads >= 0 &&
+           s->heads < limit;
+}
+
+const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) {
+    if (cuda->major != 9) return "it is for compute capability 9.0 alone";
+    if (!cuda->driver->encode_tensor_map) return "the driver is older than CUDA 12.0";
+    if (p->dim_qk > 256 || p->dim_v > 256) return "it takes dims up to 256";
+    if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
+    if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
+        return "a stride of q, k, v or o is negative, or 2^40 bytes or more";
+    if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL)
+        return "it has no ragged or padded lengths";
+    if (p->window_left != ATTN_WINDOW_UNLIMITED) return "it has no left window";
+    if (p->softcap > 0.0f) return "it has no softcap";
+    if (p->has_bias) return "it has no bias";
+    if (p->has_mask) return "it has no boolean mask";
+    if (p->has_alibi) return "it has no ALiBi";
+    if (p->dropout_p > 0.0f) return "it has no dropout";
+    return NULL;
+}
+
+attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
+    attni_hopper_shape s = {
+        .dtype = p->dtype_q, .dim_qk = p->dim_qk, .dim_v = p->dim_v, .seqlen_q = p->seqlen_q};
+    const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
+    s.mask = p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
+    return s;
+}
+
+bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
+                       attni_forward_tiles *t) {
+    const int bf16 = shape->dtype == ATTN_BF16;
+    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask, shape->seqlen_q, t);
+    *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
+                                .capability = 90,
+                                .threads = t->warps * 32 + 128,
+                                .shared_bytes = t->shared_bytes};
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s", bf16 ? "bf16" : "f16", t->d,
+             t->dv, t->br, t->bc, shape->mask == 0 ? "" : shape->mask == 1 ? "_causal" : "_window");
+    snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
+    snprintf(spec->options, sizeof spec->options,
+             "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
+             "-DEARLY=%d -DMASK=%d",
+             bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
+             shape->mask);
+    return t->shared_bytes <= shared_limit;
+}
+
+/* ---------------------------------------------------------------- launch */
+
+/* CUtensorMapDataType and the like, of the driver's binary interface. */
+enum { TYPE_F16 = 6, TYPE_BF16 = 9, SWIZZLE_128B = 3, PROMOTION_L2_256B = 3, RANK = 4, COLUMNS = 64 };
+
+/* A tensor (dim, seqlen, heads, batch) in boxes of 64 columns and some rows. */
+static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const void *base, bool bf16,
+                          const int extents[RANK], const attni_tensor_strides *strides, int rows) {
+    const uint64_t sizes[RANK] = {(uint64_t)extents[0], (uint64_t)extents[1], (uint64_t)extents[2],
+                                  (uint64_t)extents[3]};
+    const uint64_t bytes[RANK - 1] = {(uint64_t)strides->seqlen * 2, (uint64_t)strides->heads * 2,
+                                      (uint64_t)strides->batch * 2};
+    const uint32_t box[RANK] = {COLUMNS, (uint32_t)rows, 1, 1}, steps[RANK] = {1, 1, 1, 1};
+    const attni_cu_result result = cuda->driver->encode_tensor_map(
+        map, bf16 ? TYPE_BF16 : TYPE_F16, RANK, (attni_cu_pointer)(uintptr_t)base, sizes, bytes, box, steps, 0,
+        SWIZZLE_128B, PROMOTION_L2_256B, 0);
+    return attni_driver_check(cuda->driver, result, "cuTensorMapEncodeTiled");
+}
+
+attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kernel,
+                                const attni_forward_tiles *tiles, const attni_run *run) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    const bool bf16 = plan->problem.dtype_q == ATTN_BF16;
+    attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
+    attni_forward_params *f = &p.forward;
+    p.tiles = (int)attni_forward_schedule(f, tiles, (long long)cuda->l2_bytes / 2);
+    if (p.tiles == 0) return ATTN_OK;
+    const int q[RANK] = {f->dim_qk, f->seqlen_q, f->heads_q, f->batch};
+    const int k[RANK] = {f->dim_qk, f->seqlen_k, f->heads_kv, f->batch};
+    const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, f->batch};
+    const int o[RANK] = {f->dim_v, f->seqlen_q, f->heads_q, f->batch};
+    ATTNI_TRY(encode(cuda, &p.q, f->q, bf16, q, &f->q_stride, 64));
+    ATTNI_TRY(encode(cuda, &p.k[0], f->k, bf16, k, &f->k_stride, tiles->bc));
+    ATTNI_TRY(encode(cuda, &p.v[0], f->v, bf16, v, &f->v_stride, tiles->bc));
+    ATTNI_TRY(encode(cuda, &p.o, f->o, bf16, o, &f->o_stride, 64));
+    const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
+    const unsigned grid[3] = {(unsigned)blocks, 1, 1};
+    return attni_cuda_launch(plan, kernel, grid, &p, run->stream);
+}

@@ -1,0 +1,27 @@
+/* The forward of compute capability 9.0, forward_sm90.cu: what it takes, its variants and its launch. */
+#ifndef ATTNI_HOPPER_CUDA_H
+#define ATTNI_HOPPER_CUDA_H
+
+#include "cuda/plan_cuda.h"
+
+/* What a problem asks of forward_sm90 at compile time. */
+typedef struct attni_hopper_shape {
+    attn_dtype dtype;
+    int64_t dim_qk, dim_v, seqlen_q;
+    int mask; /* 0: all keys; 1: none after a row's own; 2: nor before a window */
+} attni_hopper_shape;
+
+attni_hopper_shape attni_hopper_shape_of(const attn_problem *problem);
+
+/* Why forward_sm90 does not take a problem on this device; null if it does. */
+const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *problem);
+
+/* The variant and its tiles; false where no tile fits into so much shared memory. */
+bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
+                       attni_forward_tiles *tiles);
+
+/* Queues it. Bases are multiples of 16 bytes, and there is a key. */
+attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kernel,
+                                const attni_forward_tiles *tiles, const attni_run *run);
+
+#endif
