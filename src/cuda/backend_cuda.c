@@ -32,6 +32,7 @@ static const struct {
 } families[] = {
     {"forward_sm80", "forward", "f16 or bf16, one for q, k, v and o", 80},
     {"forward_sm80_general", "forward", "f16 or bf16, one for q, k, v and o; bias f32, f16 or bf16", 80},
+    {"forward_sm90", "forward", "f16 or bf16, one for q, k, v and o", 90},
     {"standard_sm80", "forward", "f16 or bf16; for measuring (options.algorithm)", 80},
     {"flash1_sm80", "forward", "f16 or bf16; for measuring (options.algorithm)", 80},
 };

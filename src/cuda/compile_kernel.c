@@ -79,6 +79,7 @@ int main(int argc, char **argv) {
                            .options = all,
                            .major = capability / 10,
                            .minor = capability % 10,
+                           .specific = strchr(argv[6], 'a') != NULL, /* 90a */
                            .ptx = ptx};
     if (!job.source) {
         fprintf(stderr, "%s/%s cannot be read\n", folder, argv[2]);

@@ -1,9 +1,10 @@
-/* FlashAttention-2 on a CUDA device: forward_sm80.cu. */
+/* FlashAttention-2 on a CUDA device: forward_sm80.cu, or on Hopper forward_sm90.cu for what that takes. */
 #include "cuda/forward_cuda.h"
 
 #include <stdio.h>
 
 #include "cuda/accum_cuda.h"
+#include "cuda/hopper_cuda.h"
 
 /* Why the fast variant cannot do it; null if it can. */
 static const char *why_general(const attn_problem *p) {
@@ -48,6 +49,11 @@ static attn_status run_forward(const attn_plan *plan, const attni_run *run) {
     if (run->kind == ATTNI_RUN_ADD && made->tiles.value_slices > 1)
         return attni_fail(ATTN_UNSUPPORTED, "dim_v is %lld; accumulators on a CUDA device take at most 256",
                           (long long)plan->problem.dim_v);
+    /* Accumulators, and runs without keys, which the copy engine cannot be told of, are forward_sm80's. */
+    if (made->hopper && run->kind != ATTNI_RUN_ADD && run->tensors.seqlen_k > 0) {
+        ATTNI_TRY(attni_cuda_check_bases(made->hopper, run, NULL));
+        return attni_hopper_launch(plan, made->hopper, &made->hopper_tiles, run);
+    }
     attni_forward_params f = attni_cuda_run_params(plan, run);
     f.unaligned = !attni_cuda_is_aligned(&plan->problem);
     ATTNI_TRY(attni_cuda_check_bases(made->kernels[0], run, made->general ? &f.unaligned : NULL));
@@ -55,7 +61,7 @@ static attn_status run_forward(const attn_plan *plan, const attni_run *run) {
     return grid[0] == 0 ? ATTN_OK : attni_cuda_launch(plan, made->kernels[0], grid, &f, run->stream);
 }
 
-static void describe(attn_plan *plan, const attni_cuda_plan *made, long long blocks) {
+static void describe(attn_plan *plan, const attni_cuda_plan *made, long long blocks, const char *no_hopper) {
     const attni_cuda *cuda = plan->context->backend_data;
     const attni_forward_tiles *t = &made->tiles;
     attni_text *text = &plan->description;
@@ -71,8 +77,41 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made, long long blo
     attni_cuda_describe_work(plan);
     if (made->general)
         attni_text_add(text, "not forward_sm80, which is faster: %s\n", why_general(&plan->problem));
+    attni_text_add(text, "not forward_sm90, which is faster: %s\n", no_hopper);
     attni_text_add(text,
                    "not STANDARD or FLASH1: they are for measuring, and options.algorithm asks for them\n");
+}
+
+static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    const attni_forward_tiles *t = &made->hopper_tiles;
+    attni_text *text = &plan->description;
+    attni_text_add(text, "FlashAttention-2 on CUDA device %d, in Hopper's way\n", plan->context->ordinal);
+    attni_cuda_describe_kernel(text, made->hopper);
+    attni_text_add(text,
+                   "tiles: %d queries x %d keys, dims padded to %d and %d, K and V %d deep in shared memory; %d "
+                   "warpgroups multiply\ngrid: %d blocks at most, which take %s\n",
+                   t->br, t->bc, t->d, t->dv, t->stages, t->warps / 4, cuda->multiprocessors,
+                   plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
+    attni_cuda_describe_work(plan);
+    attni_text_add(text, "for attn_accum_add, which forward_sm90 does not have: %s\n",
+                   made->kernels[0]->spec.entry);
+    attni_text_add(text, "not forward_sm80, which is slower here, nor STANDARD or FLASH1: they are for "
+                         "measuring, and options.algorithm asks for them\n");
+}
+
+/* Chooses forward_sm90 where it takes the problem; else says why not. */
+static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const char **refusal) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    const attni_hopper_shape shape = attni_hopper_shape_of(&plan->problem);
+    attni_kernel_spec spec;
+    *refusal = attni_hopper_refusal(cuda, &plan->problem);
+    if (*refusal) return ATTN_OK;
+    if (!attni_hopper_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles)) {
+        *refusal = "its tiles need more shared memory than a block has";
+        return ATTN_OK;
+    }
+    return attni_module_kernel(plan->context, &spec, &made->hopper);
 }
 
 attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
@@ -91,7 +130,15 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->kernels[0]));
     ATTNI_TRY(attni_cuda_accum_open(plan, made));
     made->forward = run_forward;
+    const char *refusal;
+    ATTNI_TRY(open_hopper(plan, made, &refusal));
+    if (made->hopper) {
+        plan->kernel = "forward_sm90";
+        if (attni_hopper_wants_ticket(p)) plan->workspace_size = ATTNI_HOPPER_WORKSPACE;
+        describe_hopper(plan, made);
+        return ATTN_OK;
+    }
     plan->kernel = made->general ? "forward_sm80_general" : "forward_sm80";
-    describe(plan, made, blocks);
+    describe(plan, made, blocks, refusal);
     return ATTN_OK;
 }

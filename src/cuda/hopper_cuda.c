@@ -2,6 +2,9 @@
 
 #include <stdio.h>
 
+/* A run shorter than this takes its tiles as they are dealt: clearing a ticket costs it about 2 microseconds. */
+#define TICKET_FLOP 1.5e11
+
 /* ---------------------------------------------------------------- what it takes */
 
 /* The copy engine walks no stride below 0 or from 2^40 bytes on. */
@@ -13,7 +16,7 @@ static bool is_copied(const attn_strides *s) {
 
 const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) {
     if (cuda->major != 9) return "it is for compute capability 9.0 alone";
-    if (!cuda->driver->encode_tensor_map) return "the driver is older than CUDA 12.0";
+    if (!cuda->driver->encode_tensor_map) return "the NVIDIA driver is older than CUDA 12.0";
     if (p->dim_qk > 256 || p->dim_v > 256) return "it takes dims up to 256";
     if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
     if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
@@ -40,7 +43,7 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *t) {
     const int bf16 = shape->dtype == ATTN_BF16;
-    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask, shape->seqlen_q, t);
+    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, (int)shape->seqlen_q, t);
     *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
@@ -75,6 +78,21 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
     return attni_driver_check(cuda->driver, result, "cuTensorMapEncodeTiled");
 }
 
+bool attni_hopper_wants_ticket(const attn_problem *p) {
+    const double pairs = (double)p->batch * (double)p->heads_q * (double)p->seqlen_q * (double)p->seqlen_k;
+    return attni_hopper_shape_of(p).mask > 0 && pairs * (double)(p->dim_qk + p->dim_v) > TICKET_FLOP;
+}
+
+/* Zero, in the run's workspace. */
+static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *stream) {
+    bool pushed;
+    ATTNI_TRY(attni_cuda_enter(cuda, &pushed));
+    const attni_cu_result result =
+        cuda->driver->set_words((attni_cu_pointer)(uintptr_t)ticket, 0, 1, stream);
+    attni_cuda_leave(cuda, pushed);
+    return attni_driver_check(cuda->driver, result, "cuMemsetD32Async of a ticket");
+}
+
 attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kernel,
                                 const attni_forward_tiles *tiles, const attni_run *run) {
     const attni_cuda *cuda = plan->context->backend_data;
@@ -91,6 +109,8 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kerne
     ATTNI_TRY(encode(cuda, &p.k[0], f->k, bf16, k, &f->k_stride, tiles->bc));
     ATTNI_TRY(encode(cuda, &p.v[0], f->v, bf16, v, &f->v_stride, tiles->bc));
     ATTNI_TRY(encode(cuda, &p.o, f->o, bf16, o, &f->o_stride, 64));
+    p.ticket = run->workspace;
+    if (p.ticket) ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
     return attni_cuda_launch(plan, kernel, grid, &p, run->stream);

@@ -20,6 +20,10 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *pro
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *tiles);
 
+/* Whether blocks draw tickets for their tiles, which lie in the workspace. */
+bool attni_hopper_wants_ticket(const attn_problem *problem);
+enum { ATTNI_HOPPER_WORKSPACE = 256 };
+
 /* Queues it. Bases are multiples of 16 bytes, and there is a key. */
 attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kernel,
                                 const attni_forward_tiles *tiles, const attni_run *run);

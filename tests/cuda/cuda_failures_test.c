@@ -28,7 +28,7 @@ static void errors(void) {
     CHECK(attn_forward(plan, &t, NULL) == ATTN_OK, "%s", attn_last_error());
     CHECK(make_plan(context, &p) == ATTN_OK, "%s", attn_last_error());
     fake_fail("cuLaunchKernel", 0, 701);
-    CHECK(attn_forward(plan, &t, NULL) == ATTN_DEVICE_ERROR && says("forward_sm80_bf16_d64_v64"), "%s",
+    CHECK(attn_forward(plan, &t, NULL) == ATTN_DEVICE_ERROR && says("forward_sm90_bf16_d64_v64_256x64"), "%s",
           attn_last_error());
     CHECK(fake_current() == NULL, "our context stayed current after an error");
 

@@ -7,6 +7,7 @@
 
 #include "cuda/embedded.h"
 #include "cuda/forward_cuda.h"
+#include "cuda/hopper_cuda.h"
 #include "reference/problems.h"
 
 /* ---------------------------------------------------------------- contexts and streams */
@@ -97,7 +98,7 @@ static void unalign_output(aligned_case *copy, attni_problems_case *made) {
 static void problems(void) {
     attn_context *context = open_device(0, NULL);
     enum { GENERAL = 300, FAST = 40 };
-    int run = 0, fast = 0, refused = 0;
+    int run = 0, fast = 0, refused = 0, hopper = 0, is_hopper;
     for (uint64_t seed = 0; run - fast < GENERAL || fast < FAST; seed++) {
         attni_problems_case made;
         NEED(attni_problems_make(&made, seed, NULL) == 0);
@@ -110,7 +111,8 @@ static void problems(void) {
             attni_problems_free(&made);
             continue;
         }
-        const int is_fast = strcmp(attn_plan_kernel(plan), "forward_sm80") == 0;
+        const int is_fast = strcmp(attn_plan_kernel(plan), "forward_sm80_general") != 0;
+        is_hopper = strcmp(attn_plan_kernel(plan), "forward_sm90") == 0;
         if (!is_fast && run - fast >= GENERAL) {
             attn_plan_destroy(plan);
             attni_problems_free(&made);
@@ -127,10 +129,13 @@ static void problems(void) {
         CHECK(attni_problems_verify(&made, &ratio, sentence, sizeof sentence), "%s", sentence);
         run++;
         fast += is_fast;
+        hopper += is_hopper;
         attn_plan_destroy(plan);
         attni_problems_free(&made);
     }
-    printf("%d problems, %d of them on the fast variant; %d refused\n", run, fast, refused);
+    printf("%d problems, %d of them on fast variants, %d of these on forward_sm90; %d refused\n", run, fast,
+           hopper, refused);
+    CHECK(hopper > 0, "no problem reached forward_sm90");
     attn_context_destroy(context);
     CHECK(fake_modules() == 0, "%d modules are left", fake_modules());
 }
@@ -344,6 +349,18 @@ static int is_asked_for(const attni_embedded_image *image) {
         char options[64];
         snprintf(options, sizeof options, "-DBF16=%d -DD=%d", strcmp(dtype, "bf16") == 0, dim_qk);
         return strcmp(image->options, options) == 0;
+    }
+    if (sscanf(image->name, "forward_sm90_%7[a-z0-9]_d%d_v%d", dtype, &dim_qk, &dim_v) == 3) {
+        for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
+            const attni_hopper_shape shape = {strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16, dim_qk, dim_v,
+                                              seqlen, strstr(image->name, "_causal") != NULL};
+            attni_kernel_spec spec;
+            attni_forward_tiles tiles;
+            if (attni_hopper_spec(&shape, limits[0], &spec, &tiles) && strcmp(spec.name, image->name) == 0 &&
+                strcmp(spec.options, image->options) == 0)
+                return 1;
+        }
+        return 0;
     }
     if (sscanf(image->name, "forward_sm80_%7[a-z0-9]_d%d_v%d", dtype, &dim_qk, &dim_v) != 3) return 0;
     for (int i = 0; i < 3; i++) {

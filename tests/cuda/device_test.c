@@ -20,10 +20,21 @@ static double now_us(void) {
 
 /* ---------------------------------------------------------------- random problems */
 
+/* The kernels of the forward, and what was run on each. */
+enum { KERNELS = 3 };
+static const char *const kernel_names[KERNELS] = {"forward_sm80", "forward_sm80_general", "forward_sm90"};
+
 typedef struct tally {
-    long long fast, general;
-    double worst_fast, worst_general;
+    long long count[KERNELS];
+    double worst[KERNELS];
 } tally;
+
+static int kernel_of(const attn_plan *plan) {
+    for (int i = 0; i < KERNELS; i++)
+        if (strcmp(attn_plan_kernel(plan), kernel_names[i]) == 0) return i;
+    CHECK(0, "%s is not among the kernels that are tested", attn_plan_kernel(plan));
+    return 0;
+}
 
 /* Runs a case if its variant is still wanted; the oracle judges. */
 static void run_case(attn_context *context, attni_problems_case *made, long long wanted, tally *t) {
@@ -33,35 +44,40 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
     if (status == ATTN_UNSUPPORTED) return;
     CHECK(status == ATTN_OK, "%s: %s", made->text, attn_last_error());
     if (status != ATTN_OK) return;
-    const int fast = strstr(attn_plan_kernel(plan), "general") == NULL;
-    long long *count = fast ? &t->fast : &t->general;
-    if (*count < wanted) {
+    const int kernel = kernel_of(plan);
+    const int general = strstr(attn_plan_kernel(plan), "general") != NULL;
+    if (t->count[kernel] < wanted) {
         char sentence[1024];
-        double ratio = 0, *worst = fast ? &t->worst_fast : &t->worst_general;
+        double ratio = 0;
         attni_problems_poison(made);
-        CHECK(device_case_run(plan, made, fast || made->seed % 2 == 0) == ATTN_OK, "%s: %s", made->text,
+        CHECK(device_case_run(plan, made, !general || made->seed % 2 == 0) == ATTN_OK, "%s: %s", made->text,
               attn_last_error());
         CHECK(attni_problems_verify(made, &ratio, sentence, sizeof sentence), "%s: %s",
               attn_plan_kernel(plan), sentence);
-        if (!(ratio <= *worst)) *worst = ratio;
-        ++*count;
+        if (!(ratio <= t->worst[kernel])) t->worst[kernel] = ratio;
+        t->count[kernel]++;
     }
     attn_plan_destroy(plan);
 }
 
-/* Half of the problems on each variant, some of them of several tiles. */
+/* As many problems on each kernel that the device has, some of them of several tiles. */
 static void problems(attn_context *context, long long count, uint64_t seed) {
     const attni_problems_limits usual = {300000, 0, 1, 0}, large = {8000000, 0, 1, 0};
     tally t = {0};
-    const long long half = (count + 1) / 2;
-    for (uint64_t i = 0; (t.fast < half || t.general < half) && i < 200 * (uint64_t)count; i++) {
+    const int hopper = strstr(attn_context_describe(context), "compute capability 9.0") != NULL;
+    const int kernels = hopper ? KERNELS : KERNELS - 1;
+    const long long share = (count + kernels - 1) / kernels;
+    long long left = kernels * share;
+    for (uint64_t i = 0; left > 0 && i < 200 * (uint64_t)count; i++) {
         attni_problems_case made;
         NEED(attni_problems_make(&made, seed + i, i % 16 == 0 ? &large : &usual) == 0);
-        run_case(context, &made, half, &t);
+        run_case(context, &made, share, &t);
         attni_problems_free(&made);
+        left = kernels * share;
+        for (int k = 0; k < KERNELS; k++) left -= t.count[k];
     }
-    printf("forward_sm80          %lld problems, worst error/tolerance %.3f\n", t.fast, t.worst_fast);
-    printf("forward_sm80_general  %lld problems, worst error/tolerance %.3f\n", t.general, t.worst_general);
+    for (int k = 0; k < KERNELS; k++)
+        printf("%-21s %lld problems, worst error/tolerance %.3f\n", kernel_names[k], t.count[k], t.worst[k]);
 }
 
 /* ---------------------------------------------------------------- packed problems */

@@ -182,6 +182,29 @@ static void run_finish(const attni_accum_params *p) {
     free(o);
 }
 
+/* The copy engine's view of a tensor must be the parameters' one: the fake encoder keeps what it was told. */
+static int is_map_right(const attni_tensor_map *map, const void *base, int dim, int rows, int heads, int batch,
+                        const attni_tensor_strides *strides) {
+    const unsigned long long told[] = {(uintptr_t)base,
+                                       (unsigned long long)dim,
+                                       (unsigned long long)rows,
+                                       (unsigned long long)heads,
+                                       (unsigned long long)batch,
+                                       (unsigned long long)strides->seqlen * 2,
+                                       (unsigned long long)strides->heads * 2,
+                                       (unsigned long long)strides->batch * 2};
+    return memcmp(map->word, told, sizeof told) == 0;
+}
+
+static int is_hopper_launch_right(const attni_forward_sm90_params *p) {
+    const attni_forward_params *f = &p->forward;
+    return p->tiles > 0 && (!p->ticket || *p->ticket == 0) &&
+           is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, f->heads_q, f->batch, &f->q_stride) &&
+           is_map_right(&p->k[0], f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride) &&
+           is_map_right(&p->v[0], f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride) &&
+           is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, f->heads_q, f->batch, &f->o_stride);
+}
+
 /* bf16 or f16 stands in a kernel's name. */
 static int run_any_forward(const char *name, const attni_forward_params *p, int general) {
     if (!is_launch_right(p, general)) return 0;
@@ -194,6 +217,10 @@ int fake_run_kernel(const char *name, const void *params) {
     const size_t length = strlen(name);
     if (strncmp(name, "forward_sm80_", 13) == 0)
         return run_any_forward(name, p, strstr(name, "_general") != NULL);
+    if (strncmp(name, "forward_sm90_", 13) == 0) {
+        const attni_forward_sm90_params *hopper = params;
+        return is_hopper_launch_right(hopper) && run_any_forward(name, &hopper->forward, 0);
+    }
     if (strncmp(name, "flash1_sm80_", 12) == 0)
         return p->accum_m && p->accum_l && p->accum_o && run_any_forward(name, p, 0);
     if (strncmp(name, "standard_sm80_", 14) == 0) { /* all of it in the last of its kernels */

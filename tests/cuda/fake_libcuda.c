@@ -250,6 +250,24 @@ EXPORT int cuThreadExchangeStreamCaptureMode(int *mode) {
     return 0;
 }
 
+EXPORT int cuTensorMapEncodeTiled(void *map, int type, unsigned rank, uint64_t base, const uint64_t *sizes,
+                                  const uint64_t *strides, const unsigned *box, const unsigned *steps,
+                                  int interleave, int swizzle, int promotion, int fill) {
+    ENTER(1, 0);
+    if (rank != 4 || (type != 6 && type != 9) || interleave != 0 || swizzle != 3 || promotion > 3 || fill != 0 ||
+        base % 16 != 0 || (uintptr_t)map % 64 != 0)
+        return INVALID_VALUE;
+    for (int i = 0; i < 4; i++) {
+        if (sizes[i] == 0 || sizes[i] >> 32 != 0 || box[i] == 0 || box[i] > 256 || steps[i] != 1)
+            return INVALID_VALUE;
+        if (i < 3 && (strides[i] % 16 != 0 || strides[i] >> 40 != 0)) return INVALID_VALUE;
+    }
+    const uint64_t kept[16] = {base,     sizes[0],   sizes[1],   sizes[2],
+                               sizes[3], strides[0], strides[1], strides[2]}; /* for fake_kernels.c */
+    memcpy(map, kept, sizeof kept);
+    return 0;
+}
+
 EXPORT int cuModuleLoadData(void **module, const void *image) {
     ENTER(1, 1);
     NEED_CONTEXT;

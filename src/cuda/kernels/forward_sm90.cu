@@ -24,11 +24,7 @@
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES, "a V is released a step later than its K is taken");
 
 /* Thresholds of the running reference, as powers of two: see mend(). */
-#if BF16 && (KNOB & 2)
-#define HEADROOM 0.0f
-#define GUARD 0x1p64f
-#define MOST_SHIFTED 0x1p94f
-#elif BF16
+#if BF16
 #define HEADROOM 32.0f
 #define GUARD 0x1p48f
 #define MOST_SHIFTED 0x1p94f
@@ -410,6 +406,7 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
         inverse[half] = total == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, total);
         if (p->lse && (threadIdx.x & 3) == 0 && row + half * 8 < rows) {
             lse[half * 8] = total == 0.0f ? -ATTNI_INF
+                            : top == sink ? p->sinks[t->head] + logf(total)
                                           : fmaf(top - HEADROOM, ATTNI_LN2, logf(total * exp2_fast(HEADROOM)));
         }
     }
@@ -644,11 +641,6 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     } else {
         wgmma_wait_for_all(s);
     }
-#if KNOB & 1
-    if (previous) {
-        mbarrier_arrive_if(AT(k_empty) + k_stage, is_chosen_lane());
-    }
-#endif
     if (DIRECT) {
         mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS), is_chosen_lane() && at->block == at->begin);
     }
@@ -670,11 +662,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         for (int i = 0; i < EARLY; i++) {
             exponentials(s + i * 4, early + i * 4, at, sum, w->scale);
         }
-#if KNOB & 1
-        mbarrier_arrive_after(AT(k_empty) + k_stage, false, early[AFTER]);
-#else
-        mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), early[AFTER]);
-#endif
+        mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), early[3]);
         wgmma_wait_for_all(o);
         wgmma_hold(s);
         mbarrier_arrive_if(AT(v_empty) + v_stage, is_chosen_lane());

@@ -225,6 +225,51 @@ ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
            ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) + (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages) * 8;
 }
 
+/* The widths that forward_sm90 is compiled for; narrower dims are padded with zeros by the copy engine. */
+ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
+    return dim <= 64 ? 64 : dim <= 96 ? 96 : dim <= 128 ? 128 : dim <= 192 ? 192 : 256;
+}
+
+/*
+ * Tiles of forward_sm90 for true dims up to 256. limited: no row sees the keys after its own (or a window's
+ * end), so that tiles differ in length. The sizes were measured: docs/schedules/forward_sm90.md.
+ */
+ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited, int seqlen_q,
+                                             attni_forward_tiles *t) {
+    int widest, warpgroups = 2;
+    t->d = attni_forward_sm90_width(dim_qk);
+    t->dv = attni_forward_sm90_width(dim_v);
+    widest = t->d > t->dv ? t->d : t->dv;
+    t->bc = 128;
+    t->stages = 2;
+    t->q_slots = 1;
+    t->turns = 0;
+    t->early = 4;
+    if (widest <= 64) {
+        int few = seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
+        warpgroups = few ? 4 : 3;
+        t->bc = few ? 64 : 128;
+        t->stages = few ? 4 : 2;
+        t->q_slots = few && limited ? 3 : 2;
+        t->turns = !(few && limited);
+        t->early = few || limited ? 2 : 4;
+    } else if (widest <= 128) {
+        t->q_slots = 3;
+        t->turns = !limited;
+    } else if (widest <= 192) {
+        t->bc = t->dv <= 128 ? 128 : 96;
+    } else {
+        t->bc = 64;
+        t->early = 2;
+    }
+    t->br = 64 * warpgroups;
+    t->warps = 4 * warpgroups;
+    t->direct = t->q_slots == 1 || (t->dv + 63) / 64 > (t->d + 63) / 64;
+    t->blocks = 1;
+    t->value_slices = 1;
+    t->shared_bytes = attni_forward_sm90_shared(t);
+}
+
 /*
  * Tiles of forward_sm80 for true dims on a device that gives a block at most shared_limit bytes.
  * Returns 1, or 0 where no tile fits (the caller says so with both numbers).
