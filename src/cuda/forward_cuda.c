@@ -94,8 +94,8 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
                    t->br, t->bc, t->d, t->dv, t->stages, t->warps / 4, cuda->multiprocessors,
                    plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
     attni_cuda_describe_work(plan);
-    attni_text_add(text, "for attn_accum_add, which forward_sm90 does not have: %s\n",
-                   made->kernels[0]->spec.entry);
+    attni_text_add(text, "for attn_accum_add, which forward_sm90 does not have: ");
+    attni_cuda_describe_kernel(text, made->kernels[0]);
     attni_text_add(text, "not forward_sm80, which is slower here, nor STANDARD or FLASH1: they are for "
                          "measuring, and options.algorithm asks for them\n");
 }

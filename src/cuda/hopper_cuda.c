@@ -2,8 +2,6 @@
 
 #include <stdio.h>
 
-/* A run shorter than this takes its tiles as they are dealt: clearing a ticket costs it about 2 microseconds. */
-#define TICKET_FLOP 1.5e11
 
 /* ---------------------------------------------------------------- what it takes */
 
@@ -23,11 +21,8 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) 
         return "a stride of q, k, v or o is negative, or 2^40 bytes or more";
     if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL)
         return "it has no ragged or padded lengths";
-    if (p->window_left != ATTN_WINDOW_UNLIMITED) return "it has no left window";
-    if (p->softcap > 0.0f) return "it has no softcap";
     if (p->has_bias) return "it has no bias";
     if (p->has_mask) return "it has no boolean mask";
-    if (p->has_alibi) return "it has no ALiBi";
     if (p->dropout_p > 0.0f) return "it has no dropout";
     return NULL;
 }
@@ -35,6 +30,8 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) 
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     attni_hopper_shape s = {
         .dtype = p->dtype_q, .dim_qk = p->dim_qk, .dim_v = p->dim_v, .seqlen_q = p->seqlen_q};
+    s.softcap = p->softcap > 0.0f;
+    s.alibi = p->has_alibi != 0;
     const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
     s.mask = p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
     return s;
@@ -48,14 +45,15 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s", bf16 ? "bf16" : "f16", t->d,
-             t->dv, t->br, t->bc, shape->mask == 0 ? "" : shape->mask == 1 ? "_causal" : "_window");
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s", bf16 ? "bf16" : "f16",
+             t->d, t->dv, t->br, t->bc, shape->mask == 0 ? "" : shape->mask == 1 ? "_causal" : "_window",
+             shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "");
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d",
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d",
              bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
-             shape->mask);
+             shape->mask, shape->softcap, shape->alibi);
     return t->shared_bytes <= shared_limit;
 }
 
@@ -79,8 +77,7 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
 }
 
 bool attni_hopper_wants_ticket(const attn_problem *p) {
-    const double pairs = (double)p->batch * (double)p->heads_q * (double)p->seqlen_q * (double)p->seqlen_k;
-    return attni_hopper_shape_of(p).mask > 0 && pairs * (double)(p->dim_qk + p->dim_v) > TICKET_FLOP;
+    return attni_hopper_shape_of(p).mask > 0;
 }
 
 /* Zero, in the run's workspace. */
@@ -109,8 +106,10 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kerne
     ATTNI_TRY(encode(cuda, &p.k[0], f->k, bf16, k, &f->k_stride, tiles->bc));
     ATTNI_TRY(encode(cuda, &p.v[0], f->v, bf16, v, &f->v_stride, tiles->bc));
     ATTNI_TRY(encode(cuda, &p.o, f->o, bf16, o, &f->o_stride, 64));
-    p.ticket = run->workspace;
-    if (p.ticket) ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
+    if (run->workspace && p.tiles > cuda->multiprocessors) {
+        p.ticket = run->workspace;
+        ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
+    }
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
     return attni_cuda_launch(plan, kernel, grid, &p, run->stream);

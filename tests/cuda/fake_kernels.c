@@ -219,7 +219,7 @@ int fake_run_kernel(const char *name, const void *params) {
         return run_any_forward(name, p, strstr(name, "_general") != NULL);
     if (strncmp(name, "forward_sm90_", 13) == 0) {
         const attni_forward_sm90_params *hopper = params;
-        return is_hopper_launch_right(hopper) && run_any_forward(name, &hopper->forward, 0);
+        return is_hopper_launch_right(hopper) && run_any_forward(name, &hopper->forward, 1);
     }
     if (strncmp(name, "flash1_sm80_", 12) == 0)
         return p->accum_m && p->accum_l && p->accum_o && run_any_forward(name, p, 0);

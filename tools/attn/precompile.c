@@ -11,6 +11,7 @@
 #include "cuda/accum_cuda.h"
 #include "cuda/cache.h"
 #include "cuda/forward_cuda.h"
+#include "cuda/hopper_cuda.h"
 #include "cuda/nvrtc.h"
 
 enum { DIM_LIMIT = 32 };
@@ -23,7 +24,7 @@ typedef struct precompiler {
 } precompiler;
 
 static const char *const dtype_names[] = {"all", "f16", "bf16", NULL};
-static const char *const variant_names[] = {"all", "fast", "general", NULL};
+static const char *const variant_names[] = {"all", "fast", "general", "hopper", NULL};
 
 static double now_ms(void) {
     struct timespec t;
@@ -62,9 +63,26 @@ static void precompile(precompiler *p, const attni_kernel_spec *spec) {
     fflush(stdout);
 }
 
+/* forward_sm90, full and causal, for few and for many queries. */
+static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
+    for (int mask = 0; mask < 2; mask++) {
+        char last[64] = "";
+        for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
+            const attni_hopper_shape shape = {dtype, dim_qk, dim_v, seqlen, mask, false, false};
+            attni_kernel_spec spec;
+            attni_forward_tiles tiles;
+            if (!attni_hopper_spec(&shape, shared_limit_of(p->capability), &spec, &tiles)) continue;
+            if (strcmp(last, spec.name) != 0) precompile(p, &spec);
+            memcpy(last, spec.name, sizeof last);
+        }
+    }
+}
+
 static void precompile_dims(precompiler *p, int64_t dim_qk, int64_t dim_v) {
     for (attn_dtype dtype = ATTN_F16; dtype <= ATTN_BF16; dtype = (attn_dtype)(dtype + 1)) {
         if (p->dtype != 0 && p->dtype != (int)dtype) continue;
+        if (p->capability == 90 && (p->variant == 0 || p->variant == 3) && dim_qk <= 256 && dim_v <= 256)
+            precompile_hopper(p, dtype, dim_qk, dim_v);
         for (int general = 0; general < 2; general++) {
             attni_kernel_spec spec;
             attni_forward_tiles tiles;
@@ -137,7 +155,7 @@ int attn_tool_precompile(int argc, char **argv) {
         flag_text("--dims", &p.dims, "D,..", "head dims of Q and K (64,128,256)"),
         flag_text("--dims-v", &p.dims_v, "D,..", "head dims of V and O, one for each of --dims (the same)"),
         flag_choice("--dtype", &p.dtype, dtype_names, "of q, k, v and o"),
-        flag_choice("--variant", &p.variant, variant_names, "fast: no softcap, bias, mask, ALiBi, dropout"),
+        flag_choice("--variant", &p.variant, variant_names, "fast: no softcap, bias, mask, ALiBi, dropout; hopper: forward_sm90"),
         flag_switch("--list", &p.list,
                     "only print name, source, least capability, options, threads and shared bytes"),
         flag_integer("--capability", &p.capability, 0, 999, "N",

@@ -19,6 +19,13 @@
 #define GROUPS (BC / 8)    /* column groups of 8 of a score tile */
 #define RECORDS ATTNI_SM90_RECORDS
 #define LIMITED (MASK > 0) /* keys after a row's own are hidden */
+#ifndef SOFTCAP
+#define SOFTCAP 0
+#endif
+#ifndef ALIBI
+#define ALIBI 0
+#endif
+#define SHAPED (SOFTCAP || ALIBI) /* scores become powers of two before the softmax, not in it */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES, "a V is released a step later than its K is taken");
@@ -82,7 +89,9 @@ enum named_barrier {
     OWN = TURN + WGS,     /* + warpgroup: its 128 threads among themselves */
 };
 
-#define AT(field) (shared + (u32)__builtin_offsetof(shared_memory, field))
+/* A field's shared address. (NVRTC has no offsetof.) */
+#define OFFSET(field) ((u32)(u64)(&((shared_memory *)0)->field))
+#define AT(field) (shared + OFFSET(field))
 #define Q_PART_BYTES (CHUNKS(D) * 64 * 64 * 2)
 #define O_CHUNK_BYTES (64 * 64 * 2)
 #define K_BYTES (CHUNKS(D) * BC * 64 * 2)
@@ -242,16 +251,20 @@ struct matrix_state {
     int values;         /* the block whose V is taken next, where PASSING */
     int tiles;          /* whose Q has been taken */
     int storing;        /* the Q slot that O is leaving from; -1 */
+    float slope;        /* of ALiBi, in powers of two */
     int block, begin;   /* of the tile at hand: the block at work, and its first */
     int whole_begin, whole_end; /* blocks that all rows of the warpgroup see whole */
 };
 
-/* The warpgroup, read anew: cheaper than a register through the hot loop. */
-DEVICE int this_warpgroup(void) {
+/* The thread and its warpgroup, read anew: what is made of them in a tile's epilogue is then not kept in registers
+ * through the hot loop. */
+DEVICE int this_thread(void) {
     int thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-    return thread / 128;
+    return thread;
 }
+
+DEVICE int this_warpgroup(void) { return this_thread() / 128; }
 
 /* A value that all lanes of a warp have, in a uniform register: REDUX leaves it there, a shuffle would not, and
  * descriptors made of it then cost no moves. */
@@ -259,7 +272,8 @@ DEVICE int uniform(int x) { return (int)__reduce_or_sync(0xffffffffu, (u32)x); }
 
 /* The tile's row of this thread's first row. */
 DEVICE int thread_row(int warpgroup) {
-    return warpgroup * 64 + (int)(threadIdx.x & 127) / 32 * 16 + (int)(threadIdx.x & 31) / 4;
+    const int thread = this_thread();
+    return warpgroup * 64 + (thread & 127) / 32 * 16 + (thread & 31) / 4;
 }
 
 /* ---------------------------------------------------------------- mask */
@@ -279,6 +293,34 @@ DEVICE void mask_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, 
                 float *x = &s[i * 4 + half * 2 + e];
                 const int column = i * 8 + e;
                 *x = column <= last && (MASK < 2 || column >= first) ? *x : -ATTNI_INF;
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- score options */
+
+/* Scaled scores with softcap and ALiBi, in powers of two. */
+DEVICE void shape_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t, int warpgroup,
+                         int block, float scale, float slope) {
+    const float ratio = fabsf(p->scale) / p->softcap, cap = p->softcap * ATTNI_LOG2E;
+    const int distance = t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float apart = (float)(distance + half * 8); /* exact below 2^24 */
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float *x = &s[i * 4 + half * 2 + e];
+                if (SOFTCAP) {
+                    *x = softcap_ratio(*x * ratio) * cap;
+                } else {
+                    *x *= scale;
+                }
+                if (ALIBI) {
+                    *x = fmaf(-slope, fabsf(apart - (float)(i * 8 + e)), *x);
+                }
             }
         }
     }
@@ -415,7 +457,7 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
 /* O through the warpgroup's own part of its Q slot, by the copy engine, which clips it to the tensor. */
 DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t, u32 stage, int warpgroup,
                          const float (&o)[DV / 2], const float inverse[2]) {
-    const int lane = threadIdx.x & 31, row = (int)(threadIdx.x & 127) / 32 * 16 + (lane & 15);
+    const int thread = this_thread(), lane = thread & 31, row = (thread & 127) / 32 * 16 + (lane & 15);
 #pragma unroll
     for (int i = 0; i < DV / 16; i++) {
         const int chunk = 2 * i + (lane >> 4); /* of 16 bytes */
@@ -480,11 +522,12 @@ struct matrix_place {
     u32 shared;
     int warpgroup;
     u32 q, k, v; /* descriptors' low words, of stage 0 */
-    float scale;
+    float scale; /* of scores in the softmax */
+    float score_scale; /* of raw scores to powers of two */
 };
 
 /* One lane of the warp. An election takes no register; a kept predicate, where there are registers, no time. */
-DEVICE bool is_chosen_lane(void) { return DV > 192 ? elect_lane() : (threadIdx.x & 31) == 0; }
+DEVICE bool is_chosen_lane(void) { return DV > 192 || WGS > 2 ? elect_lane() : (threadIdx.x & 31) == 0; }
 
 DEVICE int whole_begin_of(const matrix_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
 
@@ -537,7 +580,7 @@ DEVICE void free_storing_slot(const matrix_place *w, matrix_state *at) {
     if (!DIRECT && at->storing >= 0) {
         if ((threadIdx.x & 127) == 0) {
             tma_wait_read(0);
-            mbarrier_arrive(w->shared + (u32)__builtin_offsetof(shared_memory, q_empty) + 8 * at->storing);
+            mbarrier_arrive(w->shared + OFFSET(q_empty) + 8 * at->storing);
         }
         at->storing = -1;
     }
@@ -581,6 +624,10 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
         at->whole_begin = uniform(view.z);
     }
     at->whole_end = uniform(view.w);
+    if (ALIBI) {
+        const tile_facts *t = &memory->tile[at->tiles % RECORDS].facts;
+        at->slope = p->forward.alibi[t->batch * p->forward.alibi_stride_batch + t->head] * ATTNI_LOG2E;
+    }
     if (p->forward.scale <= 0.0f) {
         turn_queries((u32 *)memory->q[slot][this_warpgroup()], p->forward.scale);
         fence_async_proxy();
@@ -643,6 +690,10 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     }
     if (DIRECT) {
         mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS), is_chosen_lane() && at->block == at->begin);
+    }
+    if (SHAPED) {
+        shape_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
+                     w->score_scale, at->slope);
     }
     if (masked && (at->block >= at->whole_end || at->block < whole_begin_of(at))) {
         mask_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
@@ -713,7 +764,8 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     w.q = wgmma_operand(AT(q) + warpgroup * Q_PART_BYTES, 16);
     w.k = wgmma_operand(AT(k), 16);
     w.v = wgmma_operand(AT(v), CHUNK_BYTES);
-    w.scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale) * ATTNI_LOG2E;
+    w.score_scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale) * ATTNI_LOG2E;
+    w.scale = SHAPED ? 1.0f : w.score_scale;
 #pragma unroll
     for (int i = 0; i < DV / 2; i++) {
         o[i] = 0.0f;
