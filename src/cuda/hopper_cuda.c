@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 
-
 /* ---------------------------------------------------------------- what it takes */
 
 /* The copy engine walks no stride below 0 or from 2^40 bytes on. */
@@ -40,13 +39,17 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *t) {
     const int bf16 = shape->dtype == ATTN_BF16;
-    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, (int)shape->seqlen_q, t);
+    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0,
+                             shape->softcap || shape->alibi, (int)shape->seqlen_q, t);
     *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
     snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s", bf16 ? "bf16" : "f16",
-             t->d, t->dv, t->br, t->bc, shape->mask == 0 ? "" : shape->mask == 1 ? "_causal" : "_window",
+             t->d, t->dv, t->br, t->bc,
+             shape->mask == 0   ? ""
+             : shape->mask == 1 ? "_causal"
+                                : "_window",
              shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "");
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
@@ -71,21 +74,18 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
                                       (uint64_t)strides->batch * 2};
     const uint32_t box[RANK] = {COLUMNS, (uint32_t)rows, 1, 1}, steps[RANK] = {1, 1, 1, 1};
     const attni_cu_result result = cuda->driver->encode_tensor_map(
-        map, bf16 ? TYPE_BF16 : TYPE_F16, RANK, (attni_cu_pointer)(uintptr_t)base, sizes, bytes, box, steps, 0,
-        SWIZZLE_128B, PROMOTION_L2_256B, 0);
+        map, bf16 ? TYPE_BF16 : TYPE_F16, RANK, (attni_cu_pointer)(uintptr_t)base, sizes, bytes, box, steps,
+        0, SWIZZLE_128B, PROMOTION_L2_256B, 0);
     return attni_driver_check(cuda->driver, result, "cuTensorMapEncodeTiled");
 }
 
-bool attni_hopper_wants_ticket(const attn_problem *p) {
-    return attni_hopper_shape_of(p).mask > 0;
-}
+bool attni_hopper_wants_ticket(const attn_problem *p) { return attni_hopper_shape_of(p).mask > 0; }
 
 /* Zero, in the run's workspace. */
 static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *stream) {
     bool pushed;
     ATTNI_TRY(attni_cuda_enter(cuda, &pushed));
-    const attni_cu_result result =
-        cuda->driver->set_words((attni_cu_pointer)(uintptr_t)ticket, 0, 1, stream);
+    const attni_cu_result result = cuda->driver->set_words((attni_cu_pointer)(uintptr_t)ticket, 0, 1, stream);
     attni_cuda_leave(cuda, pushed);
     return attni_driver_check(cuda->driver, result, "cuMemsetD32Async of a ticket");
 }

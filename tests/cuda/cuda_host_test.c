@@ -240,9 +240,9 @@ static void lab(void) {
         CHECK(fake_calls("cuLaunchKernel") == (i == 1 ? 3 : 1), "%d launches", fake_calls("cuLaunchKernel"));
         CHECK(fake_calls("cuMemAlloc_v2") == 0, "%s allocated in a run", attn_plan_kernel(plan));
         CHECK(memcmp(o[i], o[0], q_count * 2) == 0, "%s: another answer", attn_plan_kernel(plan));
-        CHECK(i > 0 ? attn_plan_workspace_size(plan) > 0 : attn_plan_workspace_size(plan) <= 256, /* a ticket */
-              "%zu bytes of workspace",
-              attn_plan_workspace_size(plan));
+        CHECK(i > 0 ? attn_plan_workspace_size(plan) > 0
+                    : attn_plan_workspace_size(plan) <= 256, /* a ticket */
+              "%zu bytes of workspace", attn_plan_workspace_size(plan));
         if (i > 0) {
             t.seqlen_k = 0;
             CHECK(attn_forward(plan, &t, NULL) == ATTN_UNSUPPORTED && says("key"), "%s", attn_last_error());
@@ -353,8 +353,13 @@ static int is_asked_for(const attni_embedded_image *image) {
     }
     if (sscanf(image->name, "forward_sm90_%7[a-z0-9]_d%d_v%d", dtype, &dim_qk, &dim_v) == 3) {
         for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
-            const attni_hopper_shape shape = {strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16, dim_qk, dim_v,
-                                              seqlen, strstr(image->name, "_causal") != NULL, false, false};
+            const attni_hopper_shape shape = {strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16,
+                                              dim_qk,
+                                              dim_v,
+                                              seqlen,
+                                              strstr(image->name, "_causal") != NULL,
+                                              false,
+                                              false};
             attni_kernel_spec spec;
             attni_forward_tiles tiles;
             if (attni_hopper_spec(&shape, limits[0], &spec, &tiles) && strcmp(spec.name, image->name) == 0 &&

@@ -183,8 +183,8 @@ static void run_finish(const attni_accum_params *p) {
 }
 
 /* The copy engine's view of a tensor must be the parameters' one: the fake encoder keeps what it was told. */
-static int is_map_right(const attni_tensor_map *map, const void *base, int dim, int rows, int heads, int batch,
-                        const attni_tensor_strides *strides) {
+static int is_map_right(const attni_tensor_map *map, const void *base, int dim, int rows, int heads,
+                        int batch, const attni_tensor_strides *strides) {
     const unsigned long long told[] = {(uintptr_t)base,
                                        (unsigned long long)dim,
                                        (unsigned long long)rows,

@@ -1,3 +1,28 @@
+/*
+ * The forward of compute capability 9.0: O = softmax(scale Q K^T + mask) V, by wgmma, the copy engine and
+ * warpgroups with roles. One block a multiprocessor stays for the whole launch and takes tiles of BR rows.
+ *
+ *   scheduler   1 thread   which tile is next, and what the others must know of it
+ *   producer    1 thread   Q, K and V to shared memory
+ *   warpgroups  WGS        64 rows each: products, softmax, O and LSE
+ *
+ * The key blocks of all tiles of a block form one stream, last block first, with no break between tiles:
+ *
+ *   a warpgroup      Q K i+1 | P V i   | softmax i+1 ........... | Q K i+2 | P V i+1 | softmax i+2 ...
+ *   the tensor core  Q K i+1 . P V i . (the other warpgroups') . . Q K i+2 . P V i+1 . . . .
+ *   the producer     K i+2 into the slot of K i, V i+1 into that of V i-1, once they are released
+ *
+ * Where block i+1 begins a tile, O of the last tile is finished after softmax i+1, while others multiply.
+ *
+ * Softmax has no maximum in its loop: a row's reference comes from 32 keys and moves only when a sum of p
+ * says so (mend). Registers and shared memory: params.h, attni_forward_sm90_tiles; nothing is spilled.
+ *
+ * H200, bf16, 16k tokens, hidden size 2048, 8192 keys, full / causal, TFLOP/s (cuDNN through torch, same
+ * run): dim 64 600/550 (446/428), 128 714/697 (612/534), 256 793/674 (699/627).
+ * What was tried: docs/schedules/forward_sm90.md.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
 #include "params.h"
 #include "ptx.cuh"
 #include "ptx_sm90.cuh"
@@ -28,7 +53,8 @@
 #define SHAPED (SOFTCAP || ALIBI) /* scores become powers of two before the softmax, not in it */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
-static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES, "a V is released a step later than its K is taken");
+static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
+              "a V is released a step later than its K is taken");
 
 /* Thresholds of the running reference, as powers of two: see mend(). */
 #if BF16
@@ -61,9 +87,10 @@ struct tile_record {
     tile_facts facts;
     i64 lse;         /* of the tile's first row, in elements */
     int reserved[2];
-    int4 view[WGS];  /* of each warpgroup: its first block (-1: no more tiles), the tile's last one, and the blocks
+    int4 view
+        [WGS]; /* of each warpgroup: its first block (-1: no more tiles), the tile's last one, and the blocks
                         [z, w) that all its rows see whole */
-    int passed[4];   /* of each warpgroup: blocks before its first, which lie after all its rows */
+    int passed[4]; /* of each warpgroup: blocks before its first, which lie after all its rows */
 };
 static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h knows the size of a record");
 
@@ -73,20 +100,20 @@ struct shared_memory {
     u16 v[STAGES][CHUNKS(DV)][BC * 64];
     tile_record tile[RECORDS];
     /* mbarriers              arrived at by                          waited for by */
-    u64 tile_full[RECORDS];  /* the scheduler                         the producer */
+    u64 tile_full[RECORDS]; /* the scheduler                         the producer */
     u64 tile_empty[RECORDS]; /* the producer, tiles later             the scheduler */
-    u64 q_full[Q_SLOTS];   /* the copy engine                         the warpgroups */
-    u64 q_empty[Q_SLOTS];  /* each warpgroup, once its part is free   the producer */
-    u64 k_full[STAGES];    /* the copy engine                         the warpgroups */
-    u64 k_empty[STAGES];   /* each warp, after its scores             the producer */
-    u64 v_full[STAGES];    /* the copy engine                         the warpgroups */
-    u64 v_empty[STAGES];   /* each warp, after its product            the producer */
+    u64 q_full[Q_SLOTS]; /* the copy engine                         the warpgroups */
+    u64 q_empty[Q_SLOTS]; /* each warpgroup, once its part is free   the producer */
+    u64 k_full[STAGES]; /* the copy engine                         the warpgroups */
+    u64 k_empty[STAGES]; /* each warp, after its scores             the producer */
+    u64 v_full[STAGES]; /* the copy engine                         the warpgroups */
+    u64 v_empty[STAGES]; /* each warp, after its product            the producer */
 };
 
 /* Named barriers. 0 is __syncthreads'. */
 enum named_barrier {
-    TURN = 1,             /* + warpgroup: the one before it lets it issue (256 threads: both of them) */
-    OWN = TURN + WGS,     /* + warpgroup: its 128 threads among themselves */
+    TURN = 1, /* + warpgroup: the one before it lets it issue (256 threads: both of them) */
+    OWN = TURN + WGS, /* + warpgroup: its 128 threads among themselves */
 };
 
 /* A field's shared address. (NVRTC has no offsetof.) */
@@ -102,9 +129,9 @@ enum named_barrier {
 
 /* How far the producer is. K of a block goes before V of the block before it, across tiles. */
 struct producer {
-    int blocks;                         /* whose K is under way */
-    int row, head, batch;               /* of the K that is next */
-    int due_row, due_head, due_batch;   /* of the V that is due; row -1: none */
+    int blocks; /* whose K is under way */
+    int row, head, batch; /* of the K that is next */
+    int due_row, due_head, due_batch; /* of the V that is due; row -1: none */
 };
 
 /* A block of K or of V into a slot. */
@@ -121,15 +148,16 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES;
         mbarrier_sleep(AT(v_empty) + 8 * stage, (block / STAGES & 1) ^ 1);
-        load_block(&p->v[0], AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, CHUNKS(DV), at->due_row, at->due_head,
-                   at->due_batch);
+        load_block(&p->v[0], AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, CHUNKS(DV), at->due_row,
+                   at->due_head, at->due_batch);
     }
 }
 
 DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *at) {
     const u32 stage = (u32)at->blocks % STAGES;
     mbarrier_sleep(AT(k_empty) + 8 * stage, ((u32)at->blocks / STAGES & 1) ^ 1);
-    load_block(&p->k[0], AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->row, at->head, at->batch);
+    load_block(&p->k[0], AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->row, at->head,
+               at->batch);
     load_due_values(p, shared, at);
     at->due_row = at->row;
     at->due_head = at->head;
@@ -144,8 +172,8 @@ DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t
     for (int i = 0; i < WGS; i++) {
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
-            tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, &p->q, barrier, chunk * 64, t->row0 + i * 64,
-                     t->head, t->batch, ATTNI_EVICT_FIRST);
+            tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, &p->q, barrier, chunk * 64,
+                     t->row0 + i * 64, t->head, t->batch, ATTNI_EVICT_FIRST);
         }
     }
 }
@@ -220,8 +248,8 @@ DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, 
         if (any) {
             tile = next_tile(p, round++); /* a ticket is asked for early */
             const tile_facts *t = &r->facts;
-            r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head + t->q_row0 +
-                     t->row0;
+            r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head +
+                     t->q_row0 + t->row0;
         }
 #pragma unroll 1
         for (int i = 0; i < WGS; i++) {
@@ -246,13 +274,13 @@ DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, 
 /* What a thread of a matrix warpgroup holds. Rows: row and row + 8 of the tile. */
 struct matrix_state {
     float reference[2]; /* of the rows: p = 2^(scale s - reference) */
-    float sum[2];       /* this thread's shares of the rows' sums of p */
-    int blocks;         /* whose K has been taken */
-    int values;         /* the block whose V is taken next, where PASSING */
-    int tiles;          /* whose Q has been taken */
-    int storing;        /* the Q slot that O is leaving from; -1 */
-    float slope;        /* of ALiBi, in powers of two */
-    int block, begin;   /* of the tile at hand: the block at work, and its first */
+    float sum[2]; /* this thread's shares of the rows' sums of p */
+    int blocks; /* whose K has been taken */
+    int values; /* the block whose V is taken next, where PASSING */
+    int tiles; /* whose Q has been taken */
+    int storing; /* the Q slot that O is leaving from; -1 */
+    float slope; /* of ALiBi, in powers of two */
+    int block, begin; /* of the tile at hand: the block at work, and its first */
     int whole_begin, whole_end; /* blocks that all rows of the warpgroup see whole */
 };
 
@@ -301,10 +329,11 @@ DEVICE void mask_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, 
 /* ---------------------------------------------------------------- score options */
 
 /* Scaled scores with softcap and ALiBi, in powers of two. */
-DEVICE void shape_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t, int warpgroup,
-                         int block, float scale, float slope) {
+DEVICE void shape_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t,
+                         int warpgroup, int block, float scale, float slope) {
     const float ratio = fabsf(p->scale) / p->softcap, cap = p->softcap * ATTNI_LOG2E;
-    const int distance = t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
+    const int distance =
+        t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float apart = (float)(distance + half * 8); /* exact below 2^24 */
@@ -448,8 +477,9 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
         inverse[half] = total == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, total);
         if (p->lse && (threadIdx.x & 3) == 0 && row + half * 8 < rows) {
             lse[half * 8] = total == 0.0f ? -ATTNI_INF
-                            : top == sink ? p->sinks[t->head] + logf(total)
-                                          : fmaf(top - HEADROOM, ATTNI_LN2, logf(total * exp2_fast(HEADROOM)));
+                            : top == sink
+                                ? p->sinks[t->head] + logf(total)
+                                : fmaf(top - HEADROOM, ATTNI_LN2, logf(total * exp2_fast(HEADROOM)));
         }
     }
 }
@@ -556,7 +586,8 @@ DEVICE void wait_full(u32 barrier, int block, int warpgroup) {
 
 /* S = Q K^T of a block. */
 DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, int block) {
-    const u32 q = w->q + tile % Q_SLOTS * (WGS * Q_PART_BYTES >> 4), k = w->k + block % STAGES * (K_BYTES >> 4);
+    const u32 q = w->q + tile % Q_SLOTS * (WGS * Q_PART_BYTES >> 4),
+              k = w->k + block % STAGES * (K_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
         wgmma_shared(s, wgmma_descriptor(q + i / 4 * (O_CHUNK_BYTES >> 4) + i % 4 * 2),
@@ -659,8 +690,8 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
  *   previous  there is a block before: not in the very first step
  */
 DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
-                 matrix_state *at, float (&s)[BC / 2], u32 (&pr)[BC / 4], float (&o)[DV / 2], const bool first,
-                 const bool masked, const bool previous) {
+                 matrix_state *at, float (&s)[BC / 2], u32 (&pr)[BC / 4], float (&o)[DV / 2],
+                 const bool first, const bool masked, const bool previous) {
     const u32 shared = w->shared;
     const int values = value_block(at);
     const u32 k_stage = 8 * (at->blocks % STAGES), v_stage = 8 * (values % STAGES);
@@ -689,7 +720,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         wgmma_wait_for_all(s);
     }
     if (DIRECT) {
-        mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS), is_chosen_lane() && at->block == at->begin);
+        mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS),
+                           is_chosen_lane() && at->block == at->begin);
     }
     if (SHAPED) {
         shape_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
@@ -699,7 +731,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mask_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
     }
 
-    const float old_reference[2] = {at->reference[0], at->reference[1]}, old_sum[2] = {at->sum[0], at->sum[1]};
+    const float old_reference[2] = {at->reference[0], at->reference[1]},
+                old_sum[2] = {at->sum[0], at->sum[1]};
     if (first) { /* a reference from 32 keys; mend() finds a better one if it must */
         at->reference[0] = reference_of(row_maximum(s, 0, 4) * w->scale);
         at->reference[1] = reference_of(row_maximum(s, 1, 4) * w->scale);

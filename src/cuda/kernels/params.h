@@ -222,7 +222,8 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
 ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
     int chunks = (t->d + 63) / 64, chunks_v = (t->dv + 63) / 64;
     return (t->q_slots * t->br * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
-           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) + (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages) * 8;
+           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
+           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages) * 8;
 }
 
 /* The widths that forward_sm90 is compiled for; narrower dims are padded with zeros by the copy engine. */
@@ -232,9 +233,9 @@ ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
 
 /*
  * Tiles of forward_sm90 for true dims up to 256. limited: no row sees the keys after its own (or a window's
- * end), so that tiles differ in length. The sizes were measured: docs/schedules/forward_sm90.md.
+ * end), so that tiles differ in length; shaped: softcap or ALiBi, which take registers. The sizes were measured: docs/schedules/forward_sm90.md.
  */
-ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited, int seqlen_q,
+ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited, int shaped, int seqlen_q,
                                              attni_forward_tiles *t) {
     int widest, warpgroups = 2;
     t->d = attni_forward_sm90_width(dim_qk);
@@ -246,7 +247,8 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     t->turns = 0;
     t->early = 4;
     if (widest <= 64) {
-        int few = seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
+        int few = !shaped &&
+                  seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
         warpgroups = few ? 4 : 3;
         t->bc = few ? 64 : 128;
         t->stages = few ? 4 : 2;

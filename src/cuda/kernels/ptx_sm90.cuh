@@ -18,9 +18,7 @@ DEVICE void mbarrier_init(u32 barrier, u32 arrivals) {
 }
 
 /* Initialised barriers become visible to the copy engine. */
-DEVICE void mbarrier_init_fence(void) {
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
+DEVICE void mbarrier_init_fence(void) { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
 DEVICE void mbarrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -34,10 +32,11 @@ DEVICE void mbarrier_arrive_expect(u32 barrier, u32 bytes) {
 
 /* Arrives if the condition holds, by a predicate: a branch would cut the code that is scheduled as one. */
 DEVICE void mbarrier_arrive_if(u32 barrier, bool condition) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}" ::"r"(
-                     barrier),
-                 "r"((int)condition)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}" ::"r"(
+            barrier),
+        "r"((int)condition)
+        : "memory");
 }
 
 /*
@@ -54,10 +53,11 @@ DEVICE void mbarrier_arrive_after(u32 barrier, bool condition, float after) {
 
 /* Waits for the end of the phase of this parity (0 for a new barrier's first). */
 DEVICE void mbarrier_wait(u32 barrier, u32 parity) {
-    asm volatile("{\n.reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\n"
-                 "bra AGAIN;\nDONE:\n}" ::"r"(barrier),
-                 "r"(parity)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\n"
+        "bra AGAIN;\nDONE:\n}" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
 }
 
 /* The same for a thread that has nothing else to do: sleeps up to 10 ms at a time. */
@@ -94,9 +94,10 @@ DEVICE void tma_load(u32 to, const attni_tensor_map *map, u32 barrier, int dim, 
 
 /* One box back; elements outside the tensor are left out. */
 DEVICE void tma_store(const attni_tensor_map *map, u32 from, int dim, int row, int head, int batch) {
-    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(map),
-                 "r"(dim), "r"(row), "r"(head), "r"(batch), "r"(from)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(map),
+        "r"(dim), "r"(row), "r"(head), "r"(batch), "r"(from)
+        : "memory");
 }
 
 DEVICE void tma_commit(void) { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
