@@ -80,18 +80,18 @@ typedef enum attn_isa {
     ATTN_ISA_AVX2 = 2,        /* AVX2, FMA, F16C */
     ATTN_ISA_AVX512 = 3,      /* AVX-512 F, BW, DQ, VL */
     ATTN_ISA_AVX512_BF16 = 4, /* and vdpbf16ps, for bf16 */
-    ATTN_ISA_AMX = 5,         /* and AMX's tiles, for bf16; Linux is asked for them when a context is made */
-    ATTN_ISA_NEON = 6,        /* 64-bit Arm */
-    ATTN_ISA_NEON_BF16 = 7    /* and bfmmla, for bf16 */
+    ATTN_ISA_AMX = 5, /* and AMX's tiles, for bf16; Linux is asked for them when a context is made */
+    ATTN_ISA_NEON = 6, /* 64-bit Arm */
+    ATTN_ISA_NEON_BF16 = 7 /* and bfmmla, for bf16 */
 } attn_isa;
 
 typedef enum attn_feature {
     ATTN_FEATURE_CPU = 0,
-    ATTN_FEATURE_CUDA = 1,  /* built with the CUDA back end (a device may still be absent) */
+    ATTN_FEATURE_CUDA = 1, /* built with the CUDA back end (a device may still be absent) */
     ATTN_FEATURE_OPENMP = 2 /* the default parallel_for uses OpenMP; without it, one thread */
 } attn_feature;
 
-#define ATTN_STRIDE_PACKED INT64_MIN  /* the stride of a tensor without gaps */
+#define ATTN_STRIDE_PACKED INT64_MIN /* the stride of a tensor without gaps */
 #define ATTN_POSITION_DEFAULT INT64_MIN
 #define ATTN_LENGTH_DEFAULT INT64_MIN /* the plan's length */
 #define ATTN_WINDOW_UNLIMITED INT64_MIN
@@ -126,8 +126,8 @@ typedef struct attn_problem {
 
     /* heads_q is a multiple of heads_kv: query head h reads h / (heads_q / heads_kv) */
     int64_t batch, heads_q, heads_kv;
-    int64_t seqlen_q, seqlen_k;       /* the largest that a run may have; 0 allowed */
-    int64_t dim_qk, dim_v;            /* 1 to 1024 */
+    int64_t seqlen_q, seqlen_k; /* the largest that a run may have; 0 allowed */
+    int64_t dim_qk, dim_v; /* 1 to 1024 */
 
     attn_dtype dtype_q, dtype_kv, dtype_o; /* K and V of Q's dtype, or f16 or bf16 under f32 queries */
     attn_strides q, k, v, o;
