@@ -199,15 +199,15 @@ SIMD_INLINE void prefetch_lines(ahead_run *run, const int count) {
 
 /* DECODE_STEP dims of a few keys, or the n that are left; the first ones begin the sums. */
 SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dtype, const bool first,
-                            const float *q, const char *from, int64_t stride, int64_t n,
+                            const float *q, const char *from, const int64_t offset[4], int64_t n,
                             vf acc[4][ATTNI_DECODE_ROWS]) {
     vf k[4][2];
     SIMD_UNROLL
     for (int i = 0; i < keys; i++) {
         if (n >= DECODE_STEP)
-            simd_load_two(dtype, from + i * stride, k[i]);
+            simd_load_two(dtype, from + offset[i], k[i]);
         else
-            simd_load_two_part(dtype, from + i * stride, n, k[i]);
+            simd_load_two_part(dtype, from + offset[i], n, k[i]);
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -222,23 +222,23 @@ SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dty
 }
 
 /*
- * Products of a few keys, stride bytes apart, so that enough sums are in flight and each load of q serves several:
+ * Products of a few keys, at byte offsets from the first, so that enough sums are in flight and each load of q serves several:
  * x[row * span + key]. One pointer reaches q of all rows.
  */
 SIMD_INLINE void score_keys(const int rows, const int keys, const int span, const attn_dtype dtype,
-                            const float *q, const char *from, int64_t stride, decode_ahead *ahead,
+                            const float *q, const char *from, const int64_t offset[4], decode_ahead *ahead,
                             int64_t dim, vf *x) {
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     const int lines = AHEAD_LINES(keys * DECODE_STEP * size), turns = AHEAD_TURNS(keys * DECODE_STEP * size);
     ahead_run run = ahead_take(ahead, attni_ceil_div(dim, turns * DECODE_STEP) * lines);
     vf acc[4][ATTNI_DECODE_ROWS];
     prefetch_lines(&run, lines);
-    score_step(rows, keys, dtype, true, q, from, stride, dim, acc);
+    score_step(rows, keys, dtype, true, q, from, offset, dim, acc);
     for (int64_t d = DECODE_STEP; d < dim; d += DECODE_STEP) {
         if (d % (turns * DECODE_STEP) == 0) prefetch_lines(&run, lines);
         from += DECODE_STEP * size;
         q += ATTNI_DECODE_ROWS * DECODE_STEP;
-        score_step(rows, keys, dtype, false, q, from, stride, dim - d, acc);
+        score_step(rows, keys, dtype, false, q, from, offset, dim - d, acc);
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -264,20 +264,19 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s,
     const int together =
         rows <= 4 && SIMD_REGISTERS >= 32 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
     const int span = rows * together >= SIMD_LANES ? together : SIMD_LANES / rows;
-    int64_t j = 0;
-    for (; j + span <= count; j += span) {
+    for (int64_t j = 0; j < count; j += span) {
         vf x[SIMD_SUMS];
-        for (int i = 0; i < span; i += together)
-            score_keys(rows, together, span, dtype, h->q, base + (j + i) * k->key_stride, k->key_stride,
-                       ahead, dim, x + i);
+        for (int i = 0; i < span; i += together) {
+            /* beyond the block's end its last key again: softmax hides those scores */
+            const int64_t first = attni_min(j + i, count - 1), last = count - 1 - first;
+            const int64_t offset[4] = {0, attni_min(1, last) * k->key_stride,
+                                       attni_min(2, last) * k->key_stride,
+                                       attni_min(3, last) * k->key_stride};
+            score_keys(rows, together, span, dtype, h->q, base + first * k->key_stride, offset, ahead, dim,
+                       x + i);
+        }
         score_sums(rows, span, x, s + j);
     }
-    if (j == count) return;
-    vf x[SIMD_SUMS];
-    for (int i = 0; i < rows * span; i++) x[i] = vf_zero();
-    for (int i = 0; j + i < count; i++)
-        score_keys(rows, 1, span, dtype, h->q, base + (j + i) * k->key_stride, 0, ahead, dim, x + i);
-    score_sums(rows, span, x, s + j);
 }
 
 /* ---------------------------------------------------------------- values */
