@@ -80,9 +80,9 @@ typedef enum attn_isa {
     ATTN_ISA_AVX2 = 2,        /* AVX2, FMA, F16C */
     ATTN_ISA_AVX512 = 3,      /* AVX-512 F, BW, DQ, VL */
     ATTN_ISA_AVX512_BF16 = 4, /* and vdpbf16ps, for bf16 */
-    ATTN_ISA_AMX = 5, /* and AMX's tiles, for bf16; Linux is asked for them when a context is made */
-    ATTN_ISA_NEON = 6, /* 64-bit Arm */
-    ATTN_ISA_NEON_BF16 = 7 /* and bfmmla, for bf16 */
+    ATTN_ISA_AMX = 5,         /* and AMX's tiles, for bf16; a context asks Linux for them */
+    ATTN_ISA_NEON = 6,        /* 64-bit Arm */
+    ATTN_ISA_NEON_BF16 = 7    /* and bfmmla, for bf16 */
 } attn_isa;
 
 typedef enum attn_feature {

@@ -1,7 +1,8 @@
 /*
- * The AMX kernel with its tiles in plain C (tiles_amx.h), so that its data flow meets the oracle on any machine
- * with AVX-512 BF16: random problems with every option, each on one task and on three, which give the same
- * bits. The property tests are built over the same library, with AMX as their first tier (tests/CMakeLists.txt).
+ * The AMX kernel with its tiles in plain C (tiles_amx.h), so that its data flow meets the oracle on any
+ * machine with AVX-512 BF16: random problems with every option, each on one task and on three, which give the
+ * same bits. The property tests are built over the same library, with AMX as their first tier
+ * (tests/CMakeLists.txt).
  */
 #include <math.h>
 

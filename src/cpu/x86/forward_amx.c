@@ -26,10 +26,11 @@
  * 2^LAZY is the maximum searched, the reference moved and the unit's P computed again. A row moves by what it
  * sees itself, so its bits do not depend on its neighbours. O's factor is applied when the unit's P is.
  *
- * Measured: docs/performance.md. What did not help, on 16 threads of an Emerald Rapids whose other hardware
+ * Measured: docs/performance.md. What did not help, on 16 threads of a Xeon whose other hardware
  * threads were busy, 2,048 keys, dims 64 and 128, against this one (differences below 5% are noise there):
- *   - the softmax between steps of 4 products, not between single instructions: 12% less at dim 128, 13% at 64;
- *   - units of 128 keys 6% less, of 512 keys the same; of 64 keys 15% less: O^T is read and written more often;
+ *   - the softmax between steps of 4 products, not between single instructions: 11% less at dim 128, 13% at
+ *     64;
+ *   - units of 128 keys 6% less (O^T is read and written more often), of 512 keys the same;
  *   - subs of 64 rows, each tile of K and V^T brought to L1 for twice the rows: the same;
  *   - B's tiles kept in registers (2 x 2 or 4 x 1), O^T and S^T through memory more often: 2 to 10% less,
  *     although a loop of these instructions alone was 1.4 times as fast while the other thread was busy;

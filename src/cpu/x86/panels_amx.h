@@ -1,8 +1,8 @@
 /*
  * The memory of a tile on AMX: Q^T, K and V^T as the products want them, and the scratch that holds them.
  *
- * A and B are the operands of a product (tiles_amx.h). Every A of 16 rows x 32 is a KB in a row; every B and C
- * is 16 rows out of an array of rows of FORWARD_SUB_ROWS columns.
+ * A and B are the operands of a product (tiles_amx.h). Every A of 16 rows x 32 is a KB in a row; every B and
+ * C is 16 rows out of an array of rows of FORWARD_SUB_ROWS columns.
  */
 #ifndef ATTNI_PANELS_AMX_H
 #define ATTNI_PANELS_AMX_H

@@ -1,6 +1,6 @@
 /*
- * The softmax of a unit of scores while the tiles multiply others: P^T = 2^((S^T - m) scale) in pairs of bf16,
- * a pair of keys and a vector of rows at a time, so that the products' loops can take one between two
+ * The softmax of a unit of scores while the tiles multiply others: P^T = 2^((S^T - m) scale) in pairs of
+ * bf16, a pair of keys and a vector of rows at a time, so that the products' loops can take one between two
  * instructions of the tiles. 25 operations for 32 scores; alone, from L1, 5.3 to 6.5 cycles for 16.
  *
  * The instruction that rounds two vectors to bf16 (vcvtne2ps2bf16) takes as long as four others on Emerald
