@@ -101,7 +101,7 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
                          "measuring, and options.algorithm asks for them\n");
 }
 
-/* Chooses forward_sm90 where it takes the problem; else says why not. */
+/* Chooses forward_sm90 where it takes the problem and can be had; else says why not. */
 static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const char **refusal) {
     const attni_cuda *cuda = plan->context->backend_data;
     const attni_hopper_shape shape = attni_hopper_shape_of(&plan->problem);
@@ -112,7 +112,11 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
         *refusal = "its tiles need more shared memory than a block has";
         return ATTN_OK;
     }
-    return attni_module_kernel(plan->context, &spec, &made->hopper);
+    const attn_status status = attni_module_kernel(plan->context, &spec, &made->hopper);
+    if (status != ATTN_COMPILE_ERROR && status != ATTN_UNSUPPORTED) return status;
+    made->hopper = NULL;
+    *refusal = attn_last_error(); /* without NVRTC, say: forward_sm80 may be embedded */
+    return ATTN_OK;
 }
 
 attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {

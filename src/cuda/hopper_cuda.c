@@ -11,15 +11,27 @@ static bool is_copied(const attn_strides *s) {
            s->heads < limit;
 }
 
+/* The pairs of padded dims that were checked on a device; the source takes others. */
+bool attni_hopper_takes_dims(int64_t dim_qk, int64_t dim_v) {
+    if (dim_qk > 256 || dim_v > 256) return false;
+    const int d = attni_forward_sm90_width((int)dim_qk), dv = attni_forward_sm90_width((int)dim_v);
+    return d == dv || (d == 192 && dv == 128);
+}
+
 const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) {
     if (cuda->major != 9) return "it is for compute capability 9.0 alone";
     if (!cuda->driver->encode_tensor_map) return "the NVIDIA driver is older than CUDA 12.0";
-    if (p->dim_qk > 256 || p->dim_v > 256) return "it takes dims up to 256";
+    if (!attni_hopper_takes_dims(p->dim_qk, p->dim_v))
+        return "it takes dims that both round up to 64, 96, 128, 192 or 256, and 192 with 128";
     if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
     if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
         return "a stride of q, k, v or o is negative, or 2^40 bytes or more";
     if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL)
         return "it has no ragged or padded lengths";
+    const int d = attni_forward_sm90_width((int)p->dim_qk);
+    const bool shaped = p->window_left != ATTN_WINDOW_UNLIMITED || p->softcap > 0.0f || p->has_alibi;
+    if (shaped && d != 64 && d != 128)
+        return "it has left windows, softcap and ALiBi for dims up to 64 and from 97 to 128 alone";
     if (p->has_bias) return "it has no bias";
     if (p->has_mask) return "it has no boolean mask";
     if (p->dropout_p > 0.0f) return "it has no dropout";

@@ -14,6 +14,8 @@ typedef struct attni_hopper_shape {
 
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *problem);
 
+bool attni_hopper_takes_dims(int64_t dim_qk, int64_t dim_v);
+
 /* Why forward_sm90 does not take a problem on this device; null if it does. */
 const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *problem);
 

@@ -278,6 +278,20 @@ static void compile_error(void) {
           "%s", attn_last_error());
     setenv("FAKE_NVRTC", "", 1);
     CHECK(make_plan(context, &p) == ATTN_OK, "%s", attn_last_error());
+
+    /* forward_sm80 has one variant for every mask, forward_sm90 has not: the plan does with what there is. */
+    attn_problem other = small_problem();
+    attn_plan *plan;
+    other.softcap = 3.0f;
+    CHECK(make_plan(context, &other) == ATTN_OK, "%s", attn_last_error());
+    other.mask = ATTN_MASK_CAUSAL;
+    setenv("FAKE_NVRTC", "fail", 1);
+    NEED(attn_plan_create(context, &other, NULL, &plan) == ATTN_OK);
+    CHECK(strncmp(attn_plan_kernel(plan), "forward_sm80", 12) == 0 &&
+              strstr(attn_plan_describe(plan), "could not compile"),
+          "%s: %s", attn_plan_kernel(plan), attn_plan_describe(plan));
+    attn_plan_destroy(plan);
+    setenv("FAKE_NVRTC", "", 1);
     attn_context_destroy(context);
     remove_cache();
 }

@@ -65,6 +65,7 @@ static void precompile(precompiler *p, const attni_kernel_spec *spec) {
 
 /* forward_sm90, full and causal, for few and for many queries. */
 static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
+    if (!attni_hopper_takes_dims(dim_qk, dim_v)) return;
     for (int mask = 0; mask < 2; mask++) {
         char last[64] = "";
         for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
@@ -81,7 +82,7 @@ static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, 
 static void precompile_dims(precompiler *p, int64_t dim_qk, int64_t dim_v) {
     for (attn_dtype dtype = ATTN_F16; dtype <= ATTN_BF16; dtype = (attn_dtype)(dtype + 1)) {
         if (p->dtype != 0 && p->dtype != (int)dtype) continue;
-        if (p->capability == 90 && (p->variant == 0 || p->variant == 3) && dim_qk <= 256 && dim_v <= 256)
+        if (p->capability == 90 && (p->variant == 0 || p->variant == 3))
             precompile_hopper(p, dtype, dim_qk, dim_v);
         for (int general = 0; general < 2; general++) {
             attni_kernel_spec spec;

@@ -331,7 +331,6 @@ DEVICE void mask_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, 
 /* Scaled scores with softcap and ALiBi, in powers of two. */
 DEVICE void shape_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t,
                          int warpgroup, int block, float scale, float slope) {
-    const float ratio = fabsf(p->scale) / p->softcap, cap = p->softcap * ATTNI_LOG2E;
     const int distance =
         t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
 #pragma unroll
@@ -343,7 +342,7 @@ DEVICE void shape_scores(float (&s)[BC / 2], const attni_forward_params *p, cons
             for (int e = 0; e < 2; e++) {
                 float *x = &s[i * 4 + half * 2 + e];
                 if (SOFTCAP) {
-                    *x = softcap_ratio(*x * ratio) * cap;
+                    *x = softcap_score(*x * fabsf(p->scale), p->softcap) * ATTNI_LOG2E;
                 } else {
                     *x *= scale;
                 }

@@ -254,7 +254,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->stages = few ? 4 : 2;
         t->q_slots = few && limited ? 3 : 2;
         t->turns = !(few && limited);
-        t->early = few || limited ? 2 : 4;
+        t->early = few || limited || shaped ? 2 : 4;
     } else if (widest <= 128) {
         t->q_slots = 3;
         t->turns = !limited;

@@ -72,13 +72,6 @@ DEVICE float softcap_score(float s, float c) {
     return fabsf(x) < 0.25f ? fmaf(s * y, series, s) : far;
 }
 
-/* tanh(x), as softcap_score has it, with two special functions: e^2x and a reciprocal. */
-DEVICE float softcap_ratio(float x) {
-    float y = x * x, series = fmaf(y, fmaf(y, fmaf(y, 62.0f / 2835, -17.0f / 315), 2.0f / 15), -1.0f / 3);
-    float far = fmaf(-2.0f, __fdividef(1.0f, exp2_fast(x * (2.0f * ATTNI_LOG2E)) + 1.0f), 1.0f);
-    return fabsf(x) < 0.25f ? fmaf(x * y, series, x) : far;
-}
-
 /* What is added to a scaled score before exp2: 0 for a row that has seen nothing, so that its -inf stay. */
 DEVICE float softmax_shift(const softmax_row *row) {
     return row->reference == -ATTNI_INF ? 0.0f : -row->reference;
