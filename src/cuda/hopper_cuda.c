@@ -115,8 +115,8 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kerne
     const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, f->batch};
     const int o[RANK] = {f->dim_v, f->seqlen_q, f->heads_q, f->batch};
     ATTNI_TRY(encode(cuda, &p.q, f->q, bf16, q, &f->q_stride, 64));
-    ATTNI_TRY(encode(cuda, &p.k[0], f->k, bf16, k, &f->k_stride, tiles->bc));
-    ATTNI_TRY(encode(cuda, &p.v[0], f->v, bf16, v, &f->v_stride, tiles->bc));
+    ATTNI_TRY(encode(cuda, &p.k, f->k, bf16, k, &f->k_stride, tiles->bc));
+    ATTNI_TRY(encode(cuda, &p.v, f->v, bf16, v, &f->v_stride, tiles->bc));
     ATTNI_TRY(encode(cuda, &p.o, f->o, bf16, o, &f->o_stride, 64));
     if (run->workspace && p.tiles > cuda->multiprocessors) {
         p.ticket = run->workspace;

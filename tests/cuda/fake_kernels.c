@@ -200,8 +200,8 @@ static int is_hopper_launch_right(const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
     return p->tiles > 0 && (!p->ticket || *p->ticket == 0) &&
            is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, f->heads_q, f->batch, &f->q_stride) &&
-           is_map_right(&p->k[0], f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride) &&
-           is_map_right(&p->v[0], f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride) &&
+           is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride) &&
+           is_map_right(&p->v, f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride) &&
            is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, f->heads_q, f->batch, &f->o_stride);
 }
 

@@ -105,14 +105,11 @@ typedef struct attni_forward_params {
 } attni_forward_params;
 
 /*
- * forward_sm90: the same, and the tensors as the copy engine knows them, (dim, row, head, batch) in boxes of
- * 64 columns. q and o have boxes of 64 rows. Box 0 of k and v has a whole block of keys, and box i has
- * 128 >> i: a block that the end of a sequence cuts is put together from them (VARLEN only; else box 0 alone
- * is filled, and the tensor ends where the keys end).
+ * forward_sm90: the same, and the tensors as the copy engine knows them, (dim, row, head, batch) in boxes of 64
+ * columns and 64 rows (q, o) or a block of keys (k, v).
  */
-#define ATTNI_SM90_BOXES 8
 typedef struct attni_forward_sm90_params {
-    attni_tensor_map q, o, k[ATTNI_SM90_BOXES], v[ATTNI_SM90_BOXES];
+    attni_tensor_map q, k, v, o;
     attni_forward_params forward;
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
     int tiles;        /* of attni_forward_schedule */
@@ -213,6 +210,18 @@ ATTNI_GEOMETRY int attni_round_up(int x, int to) { return (x + to - 1) / to * to
 ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
     return t->br * t->d * 2 + t->stages * t->bc * (t->d + t->dv) * 2;
 }
+
+/*
+ * The constants that shape a forward_sm90 kernel, beside ENTRY, BF16, D, DV (the widths below) and BC:
+ *   WGS      matrix warpgroups, of 64 rows each
+ *   STAGES   slots of K, and of V
+ *   Q_SLOTS  slots of Q
+ *   DIRECT   1: O goes from registers to memory, not through its Q slot
+ *   TURNS    1: warpgroups take turns at issuing products
+ *   EARLY    column groups of 8 whose exponentials come before the wait for the product P V
+ *   MASK     0: a row sees all keys; 1: none after a last one (causal, right window); 2: nor before a first one
+ *   SOFTCAP, ALIBI   1: the problem has it
+ */
 
 /* forward_sm90: facts of the tiles under way, kept in shared memory. */
 #define ATTNI_SM90_RECORDS 4

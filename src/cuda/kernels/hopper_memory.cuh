@@ -1,0 +1,107 @@
+/*
+ * forward_sm90: its constants (params.h lists those given by -D), the shared memory of a block, and who
+ * waits for whom in it.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#ifndef ATTNI_HOPPER_MEMORY_CUH
+#define ATTNI_HOPPER_MEMORY_CUH
+
+#include "params.h"
+#include "ptx.cuh"
+
+#define BR (64 * WGS)
+#define WIDTH_S BC
+#define WIDTH_O DV
+#define WARP_ROWS 16
+#define ANY_LENGTHS 0 /* ragged and padded lengths are forward_sm80's */
+#include "placement.cuh"
+#include "wgmma.cuh"
+
+#define THREADS (128 * WGS + 128)
+#define CHUNKS(dim) (((dim) + 63) / 64)
+#define GROUPS (BC / 8)    /* column groups of 8 of a score tile */
+#define RECORDS ATTNI_SM90_RECORDS
+#define LIMITED (MASK > 0) /* keys after a row's own are hidden */
+#ifndef SOFTCAP
+#define SOFTCAP 0
+#endif
+#ifndef ALIBI
+#define ALIBI 0
+#endif
+#define SHAPED (SOFTCAP || ALIBI) /* scores become powers of two before the softmax, not in it */
+/* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
+#define PASSING (LIMITED && BC < BR)
+static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
+              "a V is released a step later than its K is taken");
+
+/* Thresholds of the running reference, as powers of two: see mend(). */
+#if BF16
+#define HEADROOM 32.0f
+#define GUARD 0x1p48f
+#define MOST_SHIFTED 0x1p94f
+#else
+#define HEADROOM 0.0f
+#define GUARD 0x1p14f
+#define MOST_SHIFTED 0.0f
+#endif
+#define LOWEST (-3.402823466e38f) /* the reference of a row that has seen nothing */
+
+/* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
+#if WGS == 2
+#define PRODUCER_REGISTERS 24
+#define MATRIX_REGISTERS 240
+#elif WGS == 3
+#define PRODUCER_REGISTERS 32
+#define MATRIX_REGISTERS 160
+#else
+#define PRODUCER_REGISTERS 32
+#define MATRIX_REGISTERS 112
+#endif
+
+/* ---------------------------------------------------------------- shared memory and barriers */
+
+/* What the producer says of a tile beside its coordinates. */
+struct tile_record {
+    tile_facts facts;
+    i64 lse;         /* of the tile's first row, in elements */
+    int reserved[2];
+    int4 view
+        [WGS]; /* of each warpgroup: its first block (-1: no more tiles), the tile's last one, and the blocks
+                        [z, w) that all its rows see whole */
+    int passed[4]; /* of each warpgroup: blocks before its first, which lie after all its rows */
+};
+static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h knows the size of a record");
+
+struct shared_memory {
+    u16 q[Q_SLOTS][WGS][CHUNKS(D)][64 * 64]; /* a tile's rows; where there are two slots, later its O */
+    u16 k[STAGES][CHUNKS(D)][BC * 64];
+    u16 v[STAGES][CHUNKS(DV)][BC * 64];
+    tile_record tile[RECORDS];
+    /* mbarriers              arrived at by                          waited for by */
+    u64 tile_full[RECORDS]; /* the scheduler                         the producer */
+    u64 tile_empty[RECORDS]; /* the producer, tiles later             the scheduler */
+    u64 q_full[Q_SLOTS]; /* the copy engine                         the warpgroups */
+    u64 q_empty[Q_SLOTS]; /* each warpgroup, once its part is free   the producer */
+    u64 k_full[STAGES]; /* the copy engine                         the warpgroups */
+    u64 k_empty[STAGES]; /* each warp, after its scores             the producer */
+    u64 v_full[STAGES]; /* the copy engine                         the warpgroups */
+    u64 v_empty[STAGES]; /* each warp, after its product            the producer */
+};
+
+/* Named barriers. 0 is __syncthreads'. */
+enum named_barrier {
+    TURN = 1, /* + warpgroup: the one before it lets it issue (256 threads: both of them) */
+    OWN = TURN + WGS, /* + warpgroup: its 128 threads among themselves */
+};
+
+/* A field's shared address. (NVRTC has no offsetof.) */
+#define OFFSET(field) ((u32)(u64)(&((shared_memory *)0)->field))
+#define AT(field) (shared + OFFSET(field))
+#define Q_PART_BYTES (CHUNKS(D) * 64 * 64 * 2)
+#define O_CHUNK_BYTES (64 * 64 * 2)
+#define K_BYTES (CHUNKS(D) * BC * 64 * 2)
+#define V_BYTES (CHUNKS(DV) * BC * 64 * 2)
+#define CHUNK_BYTES (BC * 64 * 2)
+
+#endif

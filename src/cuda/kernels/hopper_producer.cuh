@@ -1,0 +1,157 @@
+/*
+ * forward_sm90: the two threads that feed the matrix warpgroups. The scheduler says which tile is next and what
+ * the others must know of it; the producer has the copy engine bring Q, K and V.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#ifndef ATTNI_HOPPER_PRODUCER_CUH
+#define ATTNI_HOPPER_PRODUCER_CUH
+
+#include "hopper_memory.cuh"
+#include "ptx_sm90.cuh"
+
+/* ---------------------------------------------------------------- the producer: one thread, that copies */
+
+/* How far the producer is. K of a block goes before V of the block before it, across tiles. */
+struct producer {
+    int blocks; /* whose K is under way */
+    int row, head, batch; /* of the K that is next */
+    int due_row, due_head, due_batch; /* of the V that is due; row -1: none */
+};
+
+/* A block of K or of V into a slot. */
+DEVICE void load_block(const attni_tensor_map *map, u32 to, u32 barrier, int chunks, int row, int head,
+                       int batch) {
+    mbarrier_arrive_expect(barrier, (u32)chunks * CHUNK_BYTES);
+#pragma unroll
+    for (int i = 0; i < chunks; i++) {
+        tma_load(to + (u32)i * CHUNK_BYTES, map, barrier, i * 64, row, head, batch, ATTNI_EVICT_LAST);
+    }
+}
+
+DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, const producer *at) {
+    if (at->due_row >= 0) {
+        const u32 block = at->blocks - 1, stage = block % STAGES;
+        mbarrier_sleep(AT(v_empty) + 8 * stage, (block / STAGES & 1) ^ 1);
+        load_block(&p->v, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, CHUNKS(DV), at->due_row,
+                   at->due_head, at->due_batch);
+    }
+}
+
+DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *at) {
+    const u32 stage = (u32)at->blocks % STAGES;
+    mbarrier_sleep(AT(k_empty) + 8 * stage, ((u32)at->blocks / STAGES & 1) ^ 1);
+    load_block(&p->k, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->row, at->head,
+               at->batch);
+    load_due_values(p, shared, at);
+    at->due_row = at->row;
+    at->due_head = at->head;
+    at->due_batch = at->batch;
+    at->row -= BC;
+    at->blocks++;
+}
+
+DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t, u32 to, u32 barrier) {
+    mbarrier_arrive_expect(barrier, WGS * Q_PART_BYTES);
+#pragma unroll 1
+    for (int i = 0; i < WGS; i++) {
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
+            tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, &p->q, barrier, chunk * 64,
+                     t->row0 + i * 64, t->head, t->batch, ATTNI_EVICT_FIRST);
+        }
+    }
+}
+
+DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
+    producer at = {0, 0, 0, 0, -1, 0, 0};
+#pragma unroll 1
+    for (u32 count = 0;; count++) {
+        const tile_record *r = &memory->tile[count % RECORDS];
+        const u32 slot = count % Q_SLOTS;
+        mbarrier_sleep(AT(tile_full) + 8 * (count % RECORDS), count / RECORDS & 1);
+        mbarrier_sleep(AT(q_empty) + 8 * slot, (count / Q_SLOTS & 1) ^ 1);
+        if (count >= 3) { /* for one whose Q slot was free before this one's, whatever Q_SLOTS */
+            mbarrier_arrive(AT(tile_empty) + 8 * ((count - 3) % RECORDS));
+        }
+        if (r->view[0].x < 0) {
+            mbarrier_arrive(AT(q_full) + 8 * slot);
+            load_due_values(p, shared, &at);
+            return;
+        }
+        const tile_facts *t = &r->facts;
+        load_queries(p, t, AT(q) + slot * WGS * Q_PART_BYTES, AT(q_full) + 8 * slot);
+        const int last = t->block_begin * BC;
+        at.row = (t->block_end - 1) * BC;
+        at.head = divide(t->head, &p->forward.by_gqa);
+        at.batch = t->batch;
+#pragma unroll 1
+        while (at.row >= last) {
+            load_keys(p, shared, &at);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- the scheduler: one thread, a tile ahead */
+
+/* The next tile: a ticket, or the next of those dealt to this block, to and fro so that each block gets as many
+ * long ones. */
+DEVICE int next_tile(const attni_forward_sm90_params *p, int round) {
+    const int grid = gridDim.x, block = blockIdx.x;
+    return p->ticket ? (int)atomicAdd(p->ticket, 1) : round * grid + (round & 1 ? grid - 1 - block : block);
+}
+
+/* What a warpgroup must know of a tile. Rows beyond the sequence count like others: no warpgroup then passes over
+ * more blocks than the slots of V allow. */
+DEVICE void view_record(tile_record *r, int warpgroup) {
+    const tile_facts *t = &r->facts;
+    const int first = t->row0 + warpgroup * 64, last = first + 63, begin = t->block_begin, end = t->block_end;
+    int4 view;
+    view.x = end - 1;
+    if (PASSING) {
+        view.x = max(begin, min(end, (max(0, last + t->last_key + 1) + BC - 1) / BC) - 1);
+        r->passed[warpgroup] = end - 1 - view.x;
+    }
+    view.y = begin;
+    view.z = MASK == 2 ? max(begin, (max(0, last + t->first_key) + BC - 1) / BC) : begin;
+    view.w = max(0, LIMITED ? min(t->keys, first + t->last_key + 1) : t->keys) / BC;
+    r->view[warpgroup] = view;
+}
+
+/* Writes the record of each tile that has rows, and one that says that there are no more. */
+DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
+    int round = 0, tile = next_tile(p, round++);
+#pragma unroll 1
+    for (u32 count = 0;; count++) {
+        tile_record *r = &memory->tile[count % RECORDS];
+        mbarrier_sleep(AT(tile_empty) + 8 * (count % RECORDS), (count / RECORDS & 1) ^ 1);
+#pragma unroll 1
+        while (tile < p->tiles && !place_tile(&p->forward, tile, &r->facts)) {
+            tile = next_tile(p, round++);
+        }
+        const bool any = tile < p->tiles;
+        if (any) {
+            tile = next_tile(p, round++); /* a ticket is asked for early */
+            const tile_facts *t = &r->facts;
+            r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head +
+                     t->q_row0 + t->row0;
+        }
+#pragma unroll 1
+        for (int i = 0; i < WGS; i++) {
+            if (any) {
+                view_record(r, i);
+            } else {
+                r->view[i].x = -1;
+            }
+        }
+        mbarrier_arrive(AT(tile_full) + 8 * (count % RECORDS));
+        if (!any) {
+            break;
+        }
+    }
+    if (p->ticket && tile == p->tiles + (int)gridDim.x - 1) {
+        *p->ticket = 0; /* the launch's last ticket */
+    }
+}
+
+#endif
