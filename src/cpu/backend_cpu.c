@@ -161,8 +161,8 @@ static attn_status open_backward(attn_plan *plan, attni_cpu_plan *c, attn_isa as
     if (bytes == 0) return too_large(&plan->problem);
     if (plan->workspace_size < bytes) plan->workspace_size = bytes;
     plan->backward_kernel = c->backward->name;
-    attni_text_add(&plan->description, "%lld chunks of %d rows or %d keys, %s, workspace %zu bytes\n",
-                   (long long)c->chunks, c->backward->tile_rows, c->backward->block_keys,
+    attni_text_add(&plan->description, "%lld chunks of %lld rows or %lld keys, %s, workspace %zu bytes\n",
+                   (long long)c->chunks, (long long)c->chunk_rows, (long long)c->chunk_keys,
                    c->whole ? "a sequence and head is one task's" : "tasks share a sequence and head", bytes);
     return ATTN_OK;
 }

@@ -22,6 +22,9 @@
 
 #include "cpu/plan_cpu.h"
 
+/* Below so many kv heads, tasks are likely to share a sequence: chunks are half as large, so that there are more. */
+#define SHARED_HEADS 4
+
 typedef struct backward_loop {
     const attni_job *job;
     const attni_cpu_plan *plan;
@@ -46,8 +49,11 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     const attni_cpu_kernel *k = c->backward;
     const int64_t rows = plan->group * p->seqlen_q, sequences = p->batch * p->heads_kv;
     const int64_t threads = plan->options.threads;
-    const int64_t row_chunks = attni_ceil_div(rows, k->tile_rows),
-                  key_chunks = attni_ceil_div(p->seqlen_k, k->block_keys);
+    const int64_t part = p->heads_kv < SHARED_HEADS ? 2 : 1;
+    c->chunk_rows = k->tile_rows / part;
+    c->chunk_keys = k->block_keys / part;
+    const int64_t row_chunks = attni_ceil_div(rows, c->chunk_rows),
+                  key_chunks = attni_ceil_div(p->seqlen_k, c->chunk_keys);
     c->chunks = attni_max(1, attni_max(row_chunks, key_chunks));
     c->whole = threads == 1 || (!shares_bias(p) && (sequences >= 4 * threads || sequences % threads == 0));
     /* pairs of a step: enough that tasks finish at about the same time */
@@ -58,16 +64,17 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
                   dim_v = attni_round_up(p->dim_v, ATTNI_BACKWARD_ALIGN);
     /* far beyond any memory, and far below overflow */
     const double most = 1e17,
-                 wanted = (double)c->in_flight * ((double)(rows + 480) * (double)dim_qk +
-                                                  (double)(p->seqlen_k + 480) * (double)(dim_qk + dim_v)) +
+                 wanted = (double)c->in_flight *
+                              ((double)(rows + c->chunk_rows) * (double)dim_qk +
+                               (double)(p->seqlen_k + c->chunk_keys) * (double)(dim_qk + dim_v)) +
                           (double)sequences * (double)rows + (double)threads * 1e8;
     if (!(wanted < most)) return 0;
-    const int64_t all_rows = attni_round_up(rows, k->tile_rows),
-                  all_keys = attni_round_up(p->seqlen_k, k->block_keys);
+    const int64_t all_rows = attni_round_up(rows, c->chunk_rows),
+                  all_keys = attni_round_up(p->seqlen_k, c->chunk_keys);
     c->dq_floats = (size_t)(all_rows * dim_qk);
     c->dk_floats = (size_t)(all_keys * dim_qk);
     c->dv_floats = (size_t)(all_keys * dim_v);
-    const size_t scratch = k->scratch_bytes(k->tile_rows, k->block_keys, p->dim_qk, p->dim_v);
+    const size_t scratch = k->scratch_bytes(c->chunk_rows, c->chunk_keys, p->dim_qk, p->dim_v);
     c->backward_scratch_bytes =
         (scratch + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     const size_t floats = (size_t)c->in_flight * sequence_floats(c) + (size_t)(sequences * rows);
@@ -77,8 +84,8 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
 /* ---------------------------------------------------------------- pairs */
 
 static int64_t chunks_of(const attni_cpu_plan *c, const attni_job *job, const attni_sequence *s) {
-    return attni_max(attni_ceil_div(job->group * s->q_len, c->backward->tile_rows),
-                     attni_ceil_div(s->k_len, c->backward->block_keys));
+    return attni_max(attni_ceil_div(job->group * s->q_len, c->chunk_rows),
+                     attni_ceil_div(s->k_len, c->chunk_keys));
 }
 
 /* Pair i of a step of a sequence, the slot-th in flight. */
@@ -95,10 +102,12 @@ static void run_pair(const backward_loop *loop, int64_t sequence, int64_t slot, 
     tile->heads = 1;
     const int64_t n = chunks_of(c, job, &tile->sequence), rows = job->group * tile->sequence.q_len;
     if (step >= n || i >= n) return;
-    tile->row_begin = attni_min((i + step) % n * c->backward->tile_rows, rows);
-    tile->row_end = attni_min(tile->row_begin + c->backward->tile_rows, rows);
-    chunk.key_begin = attni_min(i * c->backward->block_keys, tile->sequence.k_len);
-    chunk.key_end = attni_min(chunk.key_begin + c->backward->block_keys, tile->sequence.k_len);
+    tile->row_begin = attni_min((i + step) % n * c->chunk_rows, rows);
+    tile->row_end = attni_min(tile->row_begin + c->chunk_rows, rows);
+    chunk.key_begin = attni_min(i * c->chunk_keys, tile->sequence.k_len);
+    chunk.key_end = attni_min(chunk.key_begin + c->chunk_keys, tile->sequence.k_len);
+    chunk.most_rows = c->chunk_rows;
+    chunk.most_keys = c->chunk_keys;
     chunk.first = step == 0;
     chunk.last = step == n - 1;
     chunk.dq = loop->arrays + (size_t)slot * sequence_floats(c);

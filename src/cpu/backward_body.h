@@ -7,8 +7,8 @@
  *     dV  += P^T dO           dK += dS^T Q                  lanes are dims: P^T, dS^T broadcast
  *     dQ  += dS K                                           lanes are dims: dS broadcast
  *
- * All five are one loop, C += A B with A broadcast by two strides and B and C in vectors, so nothing is
- * transposed but Q and dO, once a chunk:
+ * All five are one loop, C += A B with numbers of A broadcast and B and C in vectors, so nothing is transposed but Q
+ * and dO, once a chunk:
  *
  *     product    A            broadcast at          B              C
  *     S^T        K panel      [key][d]              Q^T   [d][row]     a sub's rows
@@ -28,8 +28,11 @@
  * float32 array of the sequence that every chunk of keys adds to, as dK and dV are ones that every chunk of rows
  * adds to. Additions to one chunk have a fixed order (backward.c), whatever the threads, and that is what bits
  * depend on. It costs a float32 copy of dQ, dK and dV for each sequence in flight, O(S) memory, and reading and
- * writing dQ once for each block of keys: 8 bytes for 10 BACKWARD_BLOCK operations. Where one head is all there is,
- * tasks meet at a barrier after each chunk.
+ * writing dQ once for each block of keys: 8 bytes for 10 BACKWARD_BLOCK operations. Where heads are few, tasks meet
+ * at a barrier after each step.
+ *
+ * A group works on the keys that some of its rows see, in whole steps; S, dP and dQ on those that a sub sees, with
+ * zeros in between.
  *
  * A hidden element has dS = P = 0, selected and not multiplied, and rows of Q and K that are not finite count as 0
  * in dK and dQ, where their dS is NaN or 0: so a NaN reaches what saw it, and nothing else. dO alone is
@@ -39,9 +42,7 @@
 #error "define BACKWARD_*, FORWARD_MR, FORWARD_NV and FORWARD_TILE_ROWS, and include a simd_*.h first"
 #endif
 
-#include <string.h>
-
-#include "cpu/forward_scores.h"
+#include "cpu/backward_panels.h"
 
 #define BACKWARD_GROUP_ROWS (BACKWARD_GROUP * FORWARD_SUB_ROWS)
 
@@ -51,178 +52,9 @@ _Static_assert(BACKWARD_BLOCK % BACKWARD_STEP == 0, "a block is whole steps");
 _Static_assert(BACKWARD_KEYS % BACKWARD_BLOCK == 0, "a chunk is whole blocks");
 _Static_assert(FORWARD_SUB_ROWS % BACKWARD_MR == 0, "a sub is whole tiles of rows");
 _Static_assert(FORWARD_TILE_ROWS % BACKWARD_GROUP_ROWS == 0, "a chunk is whole groups");
+_Static_assert(FORWARD_TILE_ROWS / 2 % FORWARD_SUB_ROWS == 0 && BACKWARD_KEYS / 2 % BACKWARD_STEP == 0,
+               "half a chunk is whole subs and steps");
 _Static_assert(ATTNI_BACKWARD_ALIGN % SIMD_LANES == 0, "rows of the workspace are whole vectors");
-
-/* A task's memory. Panels are float32 with dims to whole vectors of zeros. */
-typedef struct backward_scratch {
-    float *q_t, *do_t;   /* [sub][dim][row of the sub] */
-    float *q, *dout;     /* [row][dim] */
-    float *k, *v;        /* [key][dim] */
-    float *k_clean;      /* a block of k with zeros for rows that are not finite */
-    float *s, *ds;       /* [sub of the group][key of the block][row of the sub]: S then P; dP then dS */
-    float *factor;       /* of one sub: what softcap's derivative multiplies dS by */
-    float *keep;         /* of one sub: 1/(1 - p) where dropout keeps, else 0 */
-    tile_rows rows;      /* m: LSE in units of the scores; l: D */
-} backward_scratch;
-
-/* Distances between rows, in floats; those of panels lie off powers of two, which share cache sets. */
-typedef struct backward_shape {
-    int64_t dim_qk, dim_v;   /* whole vectors */
-    int64_t ld_qk, ld_v;     /* of panels */
-    int64_t acc_qk, acc_v;   /* of dq and dk, of dv */
-} backward_shape;
-
-SIMD_INLINE backward_shape backward_shape_of(int64_t dim_qk, int64_t dim_v) {
-    backward_shape f;
-    f.dim_qk = attni_round_up(dim_qk, SIMD_LANES);
-    f.dim_v = attni_round_up(dim_v, SIMD_LANES);
-    f.ld_qk = f.dim_qk + SIMD_LANES;
-    f.ld_v = f.dim_v + SIMD_LANES;
-    f.acc_qk = attni_round_up(dim_qk, ATTNI_BACKWARD_ALIGN);
-    f.acc_v = attni_round_up(dim_v, ATTNI_BACKWARD_ALIGN);
-    return f;
-}
-
-/* Carves the scratch; with a null base it only measures. */
-static size_t backward_carve(backward_scratch *w, char *base, int64_t rows, int64_t keys, int64_t dim_qk,
-                             int64_t dim_v) {
-    const backward_shape f = backward_shape_of(dim_qk, dim_v);
-    const int64_t element = BACKWARD_BLOCK * FORWARD_SUB_ROWS;
-    rows = attni_round_up(rows, FORWARD_SUB_ROWS);
-    keys = attni_round_up(keys, BACKWARD_STEP);
-    const int64_t floats[11] = {rows * f.dim_qk,
-                                rows * f.dim_v,
-                                rows * f.ld_qk,
-                                rows * f.ld_v,
-                                keys * f.ld_qk,
-                                keys * f.ld_v,
-                                BACKWARD_BLOCK * f.ld_qk,
-                                BACKWARD_GROUP * element,
-                                BACKWARD_GROUP * element,
-                                element,
-                                element};
-    float **const parts[11] = {&w->q_t,     &w->do_t, &w->q,  &w->dout,   &w->k,   &w->v,
-                               &w->k_clean, &w->s,    &w->ds, &w->factor, &w->keep};
-    size_t offset = 0;
-    for (int i = 0; i < 11; i++) {
-        *parts[i] = base == NULL ? NULL : (float *)(void *)(base + offset);
-        offset += (size_t)attni_round_up(floats[i], 16) * sizeof(float);
-    }
-    return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, rows);
-}
-
-static size_t backward_scratch_bytes(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v) {
-    backward_scratch w;
-    return backward_carve(&w, NULL, rows, keys, dim_qk, dim_v);
-}
-
-/* ---------------------------------------------------------------- load */
-
-/* How many rows ahead of the one that is read to prefetch: rows of one head lie far apart in memory. */
-#define BACKWARD_AHEAD 8
-
-SIMD_INLINE void prefetch_row(const void *row, int64_t dim, attn_dtype dtype) {
-    const int64_t bytes = dim * (int64_t)attni_dtype_size(dtype);
-    for (int64_t i = 0; i < bytes; i += 64) simd_prefetch_far((const char *)row + i);
-}
-
-static bool row_is_finite(const float *row, int64_t dim) {
-    vf sum = vf_zero();
-    for (int64_t d = 0; d < dim; d += SIMD_LANES) sum = vf_add(sum, vf_mul(vf_load(row + d), vf_zero()));
-    return vf_sum(sum) == 0;
-}
-
-/* The transposed copy of a panel's rows: subs of [dim][row of the sub]. */
-static void transpose_rows(const float *panel, int64_t ld, int64_t rows, int64_t dim, float *to) {
-    for (int64_t row = 0; row < rows; row += SIMD_LANES) {
-        float *sub = to + row / FORWARD_SUB_ROWS * FORWARD_SUB_ROWS * dim + row % FORWARD_SUB_ROWS;
-        for (int64_t d = 0; d < dim; d += SIMD_LANES)
-            simd_transpose(panel + row * ld + d, ld, sub + d * FORWARD_SUB_ROWS, FORWARD_SUB_ROWS);
-    }
-}
-
-static void load_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                      backward_scratch *w) {
-    const attn_problem *p = job->p;
-    const attni_tile *tile = &chunk->tile;
-    const int64_t count = tile->row_end - tile->row_begin, padded = attni_round_up(count, FORWARD_SUB_ROWS);
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t row = tile->row_begin + i;
-        if (i + BACKWARD_AHEAD < count) {
-            prefetch_row(attni_q_row(job, tile, row + BACKWARD_AHEAD), p->dim_qk, p->dtype_q);
-            prefetch_row(attni_dout_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
-        }
-        simd_pack_floats(p->dtype_q, attni_q_row(job, tile, row), w->q + i * f->ld_qk, p->dim_qk);
-        simd_pack_floats(p->dtype_o, attni_dout_row(job, tile, row), w->dout + i * f->ld_v, p->dim_v);
-    }
-    for (int64_t i = count; i < padded; i++) {
-        memset(w->q + i * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
-        memset(w->dout + i * f->ld_v, 0, (size_t)f->dim_v * sizeof(float));
-    }
-    transpose_rows(w->q, f->ld_qk, padded, f->dim_qk, w->q_t);
-    transpose_rows(w->dout, f->ld_v, padded, f->dim_v, w->do_t);
-    for (int64_t i = 0; i < count; i++)
-        if (!row_is_finite(w->q + i * f->ld_qk, f->dim_qk))
-            memset(w->q + i * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
-}
-
-/* D of the chunk's rows. */
-static void sum_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                     const backward_scratch *w) {
-    const attn_problem *p = job->p;
-    const attni_tile *tile = &chunk->tile;
-    const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
-    for (int64_t row = tile->row_begin; row < tile->row_end; row++) {
-        const char *o = attni_o_row(job, tile, row);
-        const float *dout = w->dout + (row - tile->row_begin) * f->ld_v;
-        vf sum = vf_zero();
-        for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
-            const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);
-            sum = vf_fma(simd_load_part(p->dtype_o, o + d * size, n), vf_load(dout + d), sum);
-        }
-        float total = vf_sum(sum);
-        if (job->t.dlse != NULL)
-            total -= job->t.dlse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
-                                                 row / job->group)];
-        chunk->delta[row] = total;
-    }
-}
-
-/* Panels of the chunk's keys, zeros up to a step; whether all of K is finite. */
-static bool load_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                      const backward_scratch *w) {
-    const attn_problem *p = job->p;
-    const attni_tile *tile = &chunk->tile;
-    const int64_t count = chunk->key_end - chunk->key_begin;
-    bool finite = true;
-    for (int64_t j = 0; j < count; j++) {
-        const int64_t key = chunk->key_begin + j;
-        if (j + BACKWARD_AHEAD < count) {
-            prefetch_row(attni_k_row(job, tile, key + BACKWARD_AHEAD), p->dim_qk, p->dtype_kv);
-            prefetch_row(attni_v_row(job, tile, key + BACKWARD_AHEAD), p->dim_v, p->dtype_kv);
-        }
-        simd_pack_floats(p->dtype_kv, attni_k_row(job, tile, key), w->k + j * f->ld_qk, p->dim_qk);
-        simd_pack_floats(p->dtype_kv, attni_v_row(job, tile, key), w->v + j * f->ld_v, p->dim_v);
-        finite = finite && row_is_finite(w->k + j * f->ld_qk, f->dim_qk);
-    }
-    for (int64_t j = count; j < attni_round_up(count, BACKWARD_STEP); j++) {
-        memset(w->k + j * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
-        memset(w->v + j * f->ld_v, 0, (size_t)f->dim_v * sizeof(float));
-    }
-    return finite;
-}
-
-/* The block's keys for dQ. */
-static const float *clean_keys(const float *k, int64_t count, const backward_shape *f, float *clean) {
-    for (int64_t j = 0; j < count; j++) {
-        const size_t bytes = (size_t)f->dim_qk * sizeof(float);
-        if (row_is_finite(k + j * f->ld_qk, f->dim_qk))
-            memcpy(clean + j * f->ld_qk, k + j * f->ld_qk, bytes);
-        else
-            memset(clean + j * f->ld_qk, 0, bytes);
-    }
-    return clean;
-}
 
 /* ---------------------------------------------------------------- products */
 
@@ -261,19 +93,22 @@ SIMD_INLINE void rows_product(const int nv, const float *a, int64_t ld_a, int64_
 }
 
 /*
- * The other three. A's element of (row r, depth i) is broadcast from a[r * a_row + i * a_depth]; after `block` of
- * the depth A goes on a_next floats further, as it does between the subs of a group.
+ * The other three. A is P^T or dS^T of a group, [sub][key][row]: for dV and dK (by_keys) a row of A is a key and the
+ * depth goes over rows, sub after sub; for dQ a row of A is a row and the depth goes over keys. Both distances are
+ * known when this is compiled, which leaves the loop with little but its loads and multiply-adds.
  */
 typedef struct dims_factors {
     const float *a, *b;
-    int64_t a_row, a_depth, a_next, block, depth, ld_b;
+    int64_t block, depth, ld_b; /* after block of the depth comes the next sub */
     float *c;
     int64_t ld_c;
 } dims_factors;
 
-SIMD_INLINE void dims_tile(const int nv, const dims_factors *x, const float *a, const float *b, float *c) {
+SIMD_INLINE void dims_tile(const int by_keys, const int nv, const dims_factors *x, const float *a,
+                           const float *b, float *c) {
+    const int64_t a_row = by_keys ? FORWARD_SUB_ROWS : 1, a_depth = by_keys ? 1 : FORWARD_SUB_ROWS;
+    const int64_t ld_b = x->ld_b, ld_c = x->ld_c;
     vf acc[BACKWARD_MR][BACKWARD_NV];
-    const int64_t a_row = x->a_row, a_depth = x->a_depth, ld_b = x->ld_b, ld_c = x->ld_c;
     SIMD_UNROLL
     for (int r = 0; r < BACKWARD_MR; r++) {
         SIMD_UNROLL
@@ -281,20 +116,21 @@ SIMD_INLINE void dims_tile(const int nv, const dims_factors *x, const float *a, 
     }
     for (int64_t done = 0; done < x->depth; done += x->block) {
         const int64_t n = attni_min(x->block, x->depth - done);
+        const float *element = a;
         for (int64_t i = 0; i < n; i++) {
             vf lane[BACKWARD_NV];
             SIMD_UNROLL
             for (int v = 0; v < nv; v++) lane[v] = vf_load(b + v * SIMD_LANES);
             SIMD_UNROLL
             for (int r = 0; r < BACKWARD_MR; r++) {
-                const vf one = vf_set1(a[r * a_row]);
+                const vf one = vf_set1(element[r * a_row]);
                 SIMD_UNROLL
                 for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
             }
-            a += a_depth;
+            element += a_depth;
             b += ld_b;
         }
-        a += x->a_next;
+        a += BACKWARD_BLOCK * FORWARD_SUB_ROWS;
     }
     SIMD_UNROLL
     for (int r = 0; r < BACKWARD_MR; r++) {
@@ -304,28 +140,37 @@ SIMD_INLINE void dims_tile(const int nv, const dims_factors *x, const float *a, 
 }
 
 /* All rows of A against nv vectors of dims from dim on: this much of B stays in L1. */
-SIMD_INLINE void dims_strip(const int nv, const dims_factors *x, int64_t rows, int64_t dim) {
+SIMD_INLINE void dims_strip(const int by_keys, const int nv, const dims_factors *x, int64_t rows,
+                            int64_t dim) {
     for (int64_t r = 0; r < rows; r += BACKWARD_MR)
-        dims_tile(nv, x, x->a + r * x->a_row, x->b + dim, x->c + r * x->ld_c + dim);
+        dims_tile(by_keys, nv, x, x->a + r * (by_keys ? FORWARD_SUB_ROWS : 1), x->b + dim,
+                  x->c + r * x->ld_c + dim);
 }
 
-static void dims_product(const dims_factors *x, int64_t rows, int64_t dims) {
+SIMD_INLINE void dims_product(const int by_keys, const dims_factors *x, int64_t rows, int64_t dims) {
     int64_t left = dims / SIMD_LANES, strips = attni_ceil_div(left, BACKWARD_NV);
     for (int64_t dim = 0; left > 0; strips--) {
         const int64_t nv = attni_ceil_div(left, strips); /* strips of about one width */
         switch (nv) {
 #if BACKWARD_NV >= 4
-        case 4: dims_strip(4, x, rows, dim); break;
+        case 4: dims_strip(by_keys, 4, x, rows, dim); break;
 #endif
 #if BACKWARD_NV >= 3
-        case 3: dims_strip(3, x, rows, dim); break;
+        case 3: dims_strip(by_keys, 3, x, rows, dim); break;
 #endif
-        case 2: dims_strip(2, x, rows, dim); break;
-        default: dims_strip(1, x, rows, dim); break;
+        case 2: dims_strip(by_keys, 2, x, rows, dim); break;
+        default: dims_strip(by_keys, 1, x, rows, dim); break;
         }
         dim += nv * SIMD_LANES;
         left -= nv;
     }
+}
+
+static void keys_product(const dims_factors *x, int64_t rows, int64_t dims) {
+    dims_product(1, x, rows, dims);
+}
+static void queries_product(const dims_factors *x, int64_t rows, int64_t dims) {
+    dims_product(0, x, rows, dims);
 }
 
 /* ---------------------------------------------------------------- scores */
@@ -430,63 +275,101 @@ SIMD_INLINE void sub_products(const int nv, const backward_shape *f, const backw
 
 /* ---------------------------------------------------------------- accumulate */
 
-/* Keys [begin, end) of the chunk, in one block, against rows [first, last) of the chunk, in one group. */
-static void accumulate(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                       const backward_scratch *w, const float *k, int64_t begin, int64_t end, int64_t first,
-                       int64_t last) {
-    const int64_t count = attni_round_up(end - begin, BACKWARD_STEP);
-    const int64_t size = BACKWARD_BLOCK * FORWARD_SUB_ROWS; /* of a sub's P^T */
-    for (int64_t sub = first; sub < last; sub += FORWARD_SUB_ROWS) {
-        const int64_t rows = attni_min(FORWARD_SUB_ROWS, last - sub),
-                      at = (sub - first) / FORWARD_SUB_ROWS * size;
-        const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
-        const score_block block = {w->s + at, chunk->key_begin + begin, count, sub, nv};
-        switch (nv) {
+/* What of `all`, whole steps from its begin, some row of these subs may see. */
+static key_range visible_keys(const tile_rows *r, const attni_chunk *chunk, int64_t first_sub,
+                              int64_t last_sub, key_range all) {
+    int64_t begin = INT64_MAX, end = 0;
+    for (int64_t sub = first_sub; sub < last_sub; sub++) {
+        begin = attni_min(begin, r->sub_begin[sub]);
+        end = attni_max(end, r->sub_end[sub]);
+    }
+    begin = attni_max(0, begin - chunk->key_begin - all.begin) / BACKWARD_STEP * BACKWARD_STEP;
+    end = attni_round_up(attni_max(0, end - chunk->key_begin - all.begin), BACKWARD_STEP);
+    return (key_range){all.begin + begin, attni_min(all.end, all.begin + end)};
+}
+
+/* P and dS of a sub for the group's keys; what no row of the sub sees is 0. The keys that were computed. */
+static key_range sub_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                          const backward_scratch *w, int64_t first, int64_t rows, key_range keys, float *s,
+                          float *ds) {
+    const int64_t sub = first / FORWARD_SUB_ROWS;
+    const key_range mine = visible_keys(&w->rows, chunk, sub, sub + 1, keys);
+    if (mine.begin >= mine.end) {
+        memset(s, 0, (size_t)((keys.end - keys.begin) * FORWARD_SUB_ROWS) * sizeof(float));
+        memset(ds, 0, (size_t)((keys.end - keys.begin) * FORWARD_SUB_ROWS) * sizeof(float));
+        return mine;
+    }
+    const int64_t before = (mine.begin - keys.begin) * FORWARD_SUB_ROWS,
+                  after = (mine.end - keys.begin) * FORWARD_SUB_ROWS,
+                  left = (keys.end - mine.end) * FORWARD_SUB_ROWS;
+    memset(s, 0, (size_t)before * sizeof(float));
+    memset(ds, 0, (size_t)before * sizeof(float));
+    memset(s + after, 0, (size_t)left * sizeof(float));
+    memset(ds + after, 0, (size_t)left * sizeof(float));
+    const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
+    const score_block block = {s + before, chunk->key_begin + mine.begin, mine.end - mine.begin, first, nv};
+    switch (nv) {
 #if FORWARD_NV >= 3
-        case 3: sub_products(3, f, w, sub, begin, count, w->s + at, w->ds + at); break;
+    case 3: sub_products(3, f, w, first, mine.begin, block.count, block.s, ds + before); break;
 #endif
-        case 2: sub_products(2, f, w, sub, begin, count, w->s + at, w->ds + at); break;
-        default: sub_products(1, f, w, sub, begin, count, w->s + at, w->ds + at); break;
-        }
-        sub_scores(job, &chunk->tile, w, &block, w->ds + at);
+    case 2: sub_products(2, f, w, first, mine.begin, block.count, block.s, ds + before); break;
+    default: sub_products(1, f, w, first, mine.begin, block.count, block.s, ds + before); break;
+    }
+    sub_scores(job, &chunk->tile, w, &block, ds + before);
+    return mine;
+}
+
+/* Keys of one block against rows [first, last) of the chunk, one group. k: the panel for dQ. */
+static void accumulate(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                       const backward_scratch *w, const float *k, key_range keys, int64_t first,
+                       int64_t last) {
+    const int64_t size = BACKWARD_BLOCK * FORWARD_SUB_ROWS; /* of a sub's P^T */
+    key_range seen[BACKWARD_GROUP];
+    for (int64_t i = 0; first + i * FORWARD_SUB_ROWS < last; i++) {
+        const int64_t sub = first + i * FORWARD_SUB_ROWS;
+        seen[i] = sub_keys(job, chunk, f, w, sub, attni_min(FORWARD_SUB_ROWS, last - sub), keys,
+                           w->s + i * size, w->ds + i * size);
     }
     /* dV and dK: the depth is the group's rows */
-    const int64_t key = chunk->key_begin + begin, next = size - FORWARD_SUB_ROWS;
-    const dims_factors dv = {
-        w->s,    w->dout + first * f->ld_v,  FORWARD_SUB_ROWS, 1, next, FORWARD_SUB_ROWS, last - first,
-        f->ld_v, chunk->dv + key * f->acc_v, f->acc_v};
-    if (job->t.dv != NULL) dims_product(&dv, count, f->dim_v);
-    const dims_factors dk = {
-        w->ds,    w->q + first * f->ld_qk,     FORWARD_SUB_ROWS, 1, next, FORWARD_SUB_ROWS, last - first,
-        f->ld_qk, chunk->dk + key * f->acc_qk, f->acc_qk};
-    if (job->t.dk != NULL) dims_product(&dk, count, f->dim_qk);
+    const int64_t key = chunk->key_begin + keys.begin, count = keys.end - keys.begin;
+    const dims_factors dv = {w->s,    w->dout + first * f->ld_v,  FORWARD_SUB_ROWS, last - first,
+                             f->ld_v, chunk->dv + key * f->acc_v, f->acc_v};
+    if (job->t.dv != NULL) keys_product(&dv, count, f->dim_v);
+    const dims_factors dk = {w->ds,    w->q + first * f->ld_qk,     FORWARD_SUB_ROWS, last - first,
+                             f->ld_qk, chunk->dk + key * f->acc_qk, f->acc_qk};
+    if (job->t.dk != NULL) keys_product(&dk, count, f->dim_qk);
     if (job->t.dq == NULL) return;
-    for (int64_t sub = first; sub < last; sub += FORWARD_SUB_ROWS) { /* dQ: the depth is the block's keys */
-        const dims_factors dq = {w->ds + (sub - first) / FORWARD_SUB_ROWS * size,
-                                 k,
-                                 1,
-                                 FORWARD_SUB_ROWS,
-                                 0,
-                                 count,
-                                 count,
+    for (int64_t i = 0; first + i * FORWARD_SUB_ROWS < last; i++) { /* dQ: the depth is the sub's keys */
+        const int64_t sub = first + i * FORWARD_SUB_ROWS, depth = seen[i].end - seen[i].begin;
+        if (depth <= 0) continue;
+        const dims_factors dq = {w->ds + i * size + (seen[i].begin - keys.begin) * FORWARD_SUB_ROWS,
+                                 k + (seen[i].begin - keys.begin) * f->ld_qk,
+                                 depth,
+                                 depth,
                                  f->ld_qk,
                                  chunk->dq + (chunk->tile.row_begin + sub) * f->acc_qk,
                                  f->acc_qk};
-        dims_product(&dq, attni_min(FORWARD_SUB_ROWS, last - sub), f->dim_qk);
+        queries_product(&dq, attni_min(FORWARD_SUB_ROWS, last - sub), f->dim_qk);
     }
 }
 
-/* The keys of the chunk that some row of the group may see, from the chunk's first. */
-static void group_keys(const tile_rows *r, const attni_chunk *chunk, int64_t first, int64_t last,
-                       int64_t *begin, int64_t *end) {
-    *begin = INT64_MAX;
-    *end = 0;
-    for (int64_t sub = first / FORWARD_SUB_ROWS; sub < attni_ceil_div(last, FORWARD_SUB_ROWS); sub++) {
-        *begin = attni_min(*begin, r->sub_begin[sub]);
-        *end = attni_max(*end, r->sub_end[sub]);
+/* All blocks and groups of a chunk whose panels are there. */
+static void accumulate_chunk(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                             const backward_scratch *w, key_range loaded, bool finite) {
+    const int64_t rows = chunk->tile.row_end - chunk->tile.row_begin;
+    for (int64_t block = loaded.begin / BACKWARD_BLOCK * BACKWARD_BLOCK; block < loaded.end;
+         block += BACKWARD_BLOCK) {
+        const key_range all = {attni_max(block, loaded.begin), attni_min(block + BACKWARD_BLOCK, loaded.end)};
+        const float *k = w->k + all.begin * f->ld_qk;
+        if (!finite) k = clean_keys(k, all.end - all.begin, f, w->k_clean);
+        for (int64_t first = 0; first < rows; first += BACKWARD_GROUP_ROWS) {
+            const int64_t last = attni_min(first + BACKWARD_GROUP_ROWS, rows);
+            const key_range keys = visible_keys(&w->rows, chunk, first / FORWARD_SUB_ROWS,
+                                                attni_ceil_div(last, FORWARD_SUB_ROWS), all);
+            if (keys.begin < keys.end)
+                accumulate(job, chunk, f, w, k + (keys.begin - all.begin) * f->ld_qk, keys, first, last);
+        }
     }
-    *begin = attni_max(0, *begin - chunk->key_begin) / BACKWARD_STEP * BACKWARD_STEP;
-    *end = attni_min(*end, chunk->key_end) - chunk->key_begin;
 }
 
 /* ---------------------------------------------------------------- begin and finish */
@@ -547,32 +430,20 @@ static void backward_chunk(const attni_job *job, const attni_chunk *chunk, void 
                   keys = chunk->key_end - chunk->key_begin;
     const int64_t padded = attni_round_up(rows, FORWARD_SUB_ROWS);
     backward_scratch w;
-    backward_carve(&w, scratch, FORWARD_TILE_ROWS, BACKWARD_KEYS, p->dim_qk, p->dim_v);
+    backward_carve(&w, scratch, chunk->most_rows, chunk->most_keys, p->dim_qk, p->dim_v);
     if (chunk->first) begin_chunk(chunk, &f);
-    bool visible = rows > 0 && keys > 0;
-    if (visible) {
+    key_range seen = {0, 0};
+    if (rows > 0 && keys > 0) {
+        const key_range all = {0, attni_round_up(keys, BACKWARD_STEP)};
         tile_rows_fill(job, &chunk->tile, &w.rows, padded);
-        visible = w.rows.begin_all < chunk->key_end && w.rows.end_all > chunk->key_begin;
+        seen = visible_keys(&w.rows, chunk, 0, padded / FORWARD_SUB_ROWS, all);
     }
+    const bool visible = seen.begin < seen.end;
     if (rows > 0 && (visible || chunk->first)) load_rows(job, chunk, &f, &w);
     if (rows > 0 && chunk->first) sum_rows(job, chunk, &f, &w);
     if (visible) {
         fill_rows(job, chunk, &w.rows, padded);
-        const bool finite = load_keys(job, chunk, &f, &w);
-        for (int64_t block = 0; block < keys; block += BACKWARD_BLOCK) {
-            const int64_t stop = attni_min(block + BACKWARD_BLOCK, keys);
-            const float *k = w.k + block * f.ld_qk;
-            if (!finite) k = clean_keys(k, attni_round_up(stop - block, BACKWARD_STEP), &f, w.k_clean);
-            for (int64_t first = 0; first < rows; first += BACKWARD_GROUP_ROWS) {
-                const int64_t last = attni_min(first + BACKWARD_GROUP_ROWS, rows);
-                int64_t begin, end;
-                group_keys(&w.rows, chunk, first, last, &begin, &end);
-                begin = attni_max(begin, block);
-                end = attni_min(end, stop);
-                if (begin < end)
-                    accumulate(job, chunk, &f, &w, k + (begin - block) * f.ld_qk, begin, end, first, last);
-            }
-        }
+        accumulate_chunk(job, chunk, &f, &w, seen, load_keys(job, chunk, seen, &f, &w));
     }
     if (!chunk->last) return;
     finish_rows(job, chunk, &f);

@@ -69,6 +69,7 @@ typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, in
 typedef struct attni_chunk {
     attni_tile tile;
     int64_t key_begin, key_end;
+    int64_t most_rows, most_keys; /* what the scratch was measured for */
     bool first, last;
     float *dq, *dk, *dv, *delta;
 } attni_chunk;

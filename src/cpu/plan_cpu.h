@@ -17,6 +17,7 @@ typedef struct attni_cpu_plan {
     size_t partial_floats; /* of its m, l and o */
     /* backward; kernel null: not needed */
     const attni_cpu_kernel *backward;
+    int64_t chunk_rows, chunk_keys;
     int64_t chunks; /* of a sequence of the plan's lengths: of rows or of keys, the larger number */
     int64_t in_flight; /* sequences at once */
     bool whole; /* a sequence is one task's; else its chunks are all tasks' */

@@ -221,6 +221,37 @@ static void test_pieces(attn_context *context, attni_random *random) {
     gradients_free(&whole);
 }
 
+/*
+ * A NaN in k (in 0, and 1 with a softcap) or q (2) reaches the gradients of what saw it or was seen by it, and no
+ * other. One in v does not stop there: the forward's O leaks it.
+ */
+static void test_trouble(attn_context *context, attn_isa isa, int in) {
+    enum { ROWS = 60, AT = 40, DIM = 5 };
+    attn_problem sizes = ATTN_PROBLEM_INIT;
+    attni_random random = {8};
+    sizes.seqlen_q = sizes.seqlen_k = ROWS;
+    sizes.dim_qk = sizes.dim_v = DIM;
+    sizes.mask = ATTN_MASK_CAUSAL;
+    sizes.softcap = in == 1 ? 20.0f : 0.0f;
+    gradients g = gradients_make(&sizes, ATTN_F32, &random);
+    ((float *)(in == 2 ? g.of.q : g.of.k))[AT * DIM + 2] = NAN;
+    if (gradients_run(&g, context, isa, 1)) {
+        const float *dq = g.dq, *dk = g.dk, *dv = g.dv;
+        int wrong = 0;
+        for (int i = 0; i < ROWS * DIM; ++i) {
+            /* rows from AT on see the key, and with them they are NaN to all keys before; the row sees keys up to AT */
+            const int bad_query = in == 2 ? i / DIM == AT : i / DIM >= AT,
+                      bad_key = in == 2 ? i / DIM <= AT : 1;
+            wrong += isnan(dq[i]) ? !bad_query : bad_query;
+            wrong += isnan(dk[i]) ? !bad_key : bad_key;
+            wrong += isnan(dv[i]) ? !bad_key : bad_key;
+        }
+        CHECK(wrong == 0, "isa %d, trouble %d: %d gradients are NaN and should not, or the other way round",
+              isa, in, wrong);
+    }
+    gradients_free(&g);
+}
+
 int main(void) {
     attn_context *context = test_context(0);
     attni_random random = {17};
@@ -234,6 +265,7 @@ int main(void) {
     FOR_EACH_TIER(isa) {
         for (int round = 0; round < 15; ++round) test_neighbours(context, isa, &random);
         test_repeats(context, isa);
+        for (int in = 0; in < 3; ++in) test_trouble(context, isa, in);
     }
     for (int round = 0; round < 40; ++round) test_pieces(context, &random);
     attn_context_destroy(context);
