@@ -7,7 +7,7 @@ JOBS   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PREFIX ?= /usr/local
 CMAKE  := cmake -Wno-dev --log-level=WARNING
 
-.PHONY: all demo test bench format asan tsan fuzz install clean help
+.PHONY: all demo example-train test bench format asan tsan fuzz install clean help
 
 all: $(BUILD)/CMakeCache.txt
 	@cmake --build $(BUILD) --parallel $(JOBS)
@@ -17,6 +17,10 @@ $(BUILD)/CMakeCache.txt:
 
 demo: all
 	@scripts/demo.sh $(BUILD)/bin/attn
+
+example-train: $(BUILD)/CMakeCache.txt
+	@cmake --build $(BUILD) --parallel $(JOBS) --target example_train
+	@$(BUILD)/bin/train examples/train/alice.txt --compare --csv $(BUILD)/train.csv --svg $(BUILD)/train.svg
 
 test:
 	@scripts/test.sh
@@ -39,6 +43,7 @@ clean:
 help:
 	@echo "make          build/bin/attn, build/lib/libattn.so and .a"
 	@echo "make demo     attention of a real model, then a sequence whose scores would take 17 GB"
+	@echo "make example-train  a transformer learns to write, with libattn and with standard attention"
 	@echo "make test     everything that this machine can test"
 	@echo "make bench    speed at the shapes of bench/shapes/cpu_*.txt"
 	@echo "make format   clang-format over all sources, in place"
