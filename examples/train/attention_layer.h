@@ -3,8 +3,9 @@
  * Two of a kind: libattn (attention_libattn.c), which keeps LSE, and the standard algorithm
  * (attention_standard.c), which keeps P.
  *
- * qkv is (batch, context, 3, heads, dim): queries, keys and values of a token lie side by side, as one product
- * of the model makes them. o is (batch, context, heads, dim). Gradients are shaped like what they belong to.
+ * qkv is (batch, context, 3, heads, dim): queries, keys and values of a token lie side by side, as one
+ * product of the model makes them. o is (batch, context, heads, dim). Gradients are shaped like what they
+ * belong to.
  */
 #ifndef ATTN_EXAMPLE_ATTENTION_LAYER_H
 #define ATTN_EXAMPLE_ATTENTION_LAYER_H

@@ -1,4 +1,7 @@
-/* Attention by libattn: one plan for all layers; what is kept from forward to backward is LSE, one float a row. */
+/*
+ * Attention by libattn: one plan for all layers, tensors that are read and written where they lie in the
+ * model's own (by strides), and from forward to backward LSE alone, one float for each row.
+ */
 #include "attention_layer.h"
 #include "fail.h"
 

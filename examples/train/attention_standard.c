@@ -2,9 +2,11 @@
  * The standard algorithm in plain C. For each sequence and head, with scale = 1/sqrt(D):
  *
  *   forward    S = scale Q K^T    P = softmax of S's rows, a query seeing keys up to its own    O = P V
- *   backward   dV = P^T dO    dP = dO V^T    dS = P (dP - rowsum(P dP))    dQ = scale dS K    dK = scale dS^T Q
+ *   backward   dV = P^T dO    dP = dO V^T    dS = P (dP - rowsum(P dP))
+ *              dQ = scale dS K               dK = scale dS^T Q
  *
  * P of every layer is kept from forward to backward: context x context numbers for each sequence and head.
+ * In the code T is the context and D a head's dim.
  */
 #include "attention_layer.h"
 #include "fail.h"

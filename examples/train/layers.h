@@ -25,7 +25,7 @@ void norm_backward(int64_t rows, int64_t width, const float *x, const float *par
                    const float *statistics, const float *y_gradient, float *x_gradient,
                    float *parameters_gradient);
 
-/* y = max(x, 0)^2 (So et al. 2021, Primer): its slope has no step, so that central differences can check it. */
+/* y = max(x, 0)^2 (So et al. 2021, Primer). Its slope has no step, so central differences can check it. */
 void squared_relu_forward(int64_t count, const float *x, float *y);
 /* gradient: of y on entry, of x on return. */
 void squared_relu_backward(int64_t count, const float *x, float *gradient);

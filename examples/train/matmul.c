@@ -1,9 +1,9 @@
 /*
  * C = A B, four rows of C and four steps of depth at a time:
  *
- *      B  k     [ . . . . . . . . ]      16 multiply-adds for each column, whose four loads of B, four loads and
- *         k+1   [ . . . . . . . . ]      four stores of C they hide. The loop over columns is the compiler's to
- *         k+2   [ . . . . . . . . ]      vectorise.
+ *      B  k     [ . . . . . . . . ]      For each column 16 multiply-adds, which hide four loads
+ *         k+1   [ . . . . . . . . ]      of B and four loads and stores of C. The loop over columns
+ *         k+2   [ . . . . . . . . ]      is the compiler's to vectorise.
  *         k+3   [ . . . . . . . . ]
  *      A        C
  *   i   aaaa    [ . . . . . . . . ]

@@ -12,7 +12,7 @@
 
 enum { HIDDEN = 4 }; /* the hidden layer's width, in widths */
 
-/* Tensors in the order of their offsets: two embeddings, those of each layer, the last norm and the logits. */
+/* Tensors in the order of their offsets: embeddings, those of each layer, the last norm and the logits. */
 enum { TOKENS, POSITIONS, LAYERS };
 enum { NORM_1, QKV, OUT, NORM_2, UP, DOWN, LAYER_TENSORS };
 enum { NORM, LOGITS, LAST_TENSORS };
