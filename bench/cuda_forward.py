@@ -142,7 +142,7 @@ def flop(batch, heads, seqlen, dim, causal):
 
 def bench_forward(library, dims, seqlens):
     rows, ratios = [], []
-    print(f"{'dim':>4} {'seqlen':>6} {'causal':>6} {'attn':>7} {'flash':>7} {'cudnn':>7}  TFLOP/s  attn/flash")
+    print(f"{'dim':>4} {'seqlen':>6} {'causal':>6} {'attn':>7} {'flash':>7} {'cudnn':>7}  TFLOP/s  attn/flash attn/cudnn")
     for dim in dims:
         for seqlen in seqlens:
             for causal in (False, True):
@@ -165,7 +165,7 @@ def bench_forward(library, dims, seqlens):
                              "cudnn_tflops": f"{rate / cudnn_ms:.1f}", "ratio": f"{flash_ms / ms:.3f}"})
                 ratios.append(flash_ms / ms)
                 print(f"{dim:>4} {seqlen:>6} {'yes' if causal else 'no':>6} {rate / ms:>7.1f} {rate / flash_ms:>7.1f} "
-                      f"{rate / cudnn_ms:>7.1f}           {flash_ms / ms:.3f}", flush=True)
+                      f"{rate / cudnn_ms:>7.1f}           {flash_ms / ms:.3f}      {cudnn_ms / ms:.3f}", flush=True)
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     print(f"attn/flash: geometric mean {mean:.3f}, least {min(ratios):.3f}, below 1 in {sum(r < 1 for r in ratios)} "
           f"of {len(ratios)} cells")
