@@ -10,6 +10,7 @@
 #ifndef ATTN_EXAMPLE_ATTENTION_LAYER_H
 #define ATTN_EXAMPLE_ATTENTION_LAYER_H
 
+#include <math.h>
 #include <stdint.h>
 
 typedef struct attention_shape {
@@ -17,6 +18,14 @@ typedef struct attention_shape {
     int layers;
     int threads; /* 0: all */
 } attention_shape;
+
+/*
+ * Heads look back over different distances (ALiBi, Press, Smith and Lewis 2022): a score loses slope for each
+ * character between query and key. Slopes fall from 1 to near 1/256, by the same factor from head to head.
+ */
+static inline float attention_slope(int64_t head, int64_t heads) {
+    return exp2f(-8 * (float)head / (float)heads);
+}
 
 typedef struct attention_kind {
     const char *name;

@@ -13,7 +13,8 @@ typedef struct state {
     attention_shape shape;
     attn_context *context;
     attn_plan *plan;
-    float *lse; /* (layers, batch, heads, context) */
+    float *lse;    /* (layers, batch, heads, context) */
+    float *slopes; /* (heads) */
 } state;
 
 static void check(attn_status status) {
@@ -28,6 +29,8 @@ static void *create(const attention_shape *shape) {
     state *s = need_memory(1, sizeof *s);
     s->shape = *shape;
     s->lse = need_memory(shape->layers * lse_count(shape), sizeof *s->lse);
+    s->slopes = need_memory(shape->heads, sizeof *s->slopes);
+    for (int64_t head = 0; head < shape->heads; head++) s->slopes[head] = attention_slope(head, shape->heads);
 
     attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
     options.threads = shape->threads;
@@ -41,6 +44,7 @@ static void *create(const attention_shape *shape) {
     p.seqlen_q = p.seqlen_k = shape->context;
     p.dim_qk = p.dim_v = shape->dim;
     p.mask = ATTN_MASK_CAUSAL;
+    p.has_alibi = 1;
     p.needs_backward = 1;
     p.q = p.k = p.v = in_qkv;
     p.dq = p.dk = p.dv = in_qkv; /* o and dout are packed, as the problem is by itself */
@@ -53,6 +57,7 @@ static void destroy(void *memory) {
     attn_plan_destroy(s->plan);
     attn_context_destroy(s->context);
     free(s->lse);
+    free(s->slopes);
     free(s);
 }
 
@@ -63,6 +68,7 @@ static attn_tensors tensors_of(const state *s, int layer, const float *qkv, floa
     t.k = qkv + width;
     t.v = qkv + 2 * width;
     t.o = o;
+    t.alibi_slopes = s->slopes;
     t.lse = s->lse + layer * lse_count(&s->shape);
     return t;
 }

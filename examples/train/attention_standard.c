@@ -1,7 +1,7 @@
 /*
  * The standard algorithm in plain C. For each sequence and head, with scale = 1/sqrt(D):
  *
- *   forward    S = scale Q K^T    P = softmax of S's rows, a query seeing keys up to its own    O = P V
+ *   forward    S = scale Q K^T - slope (query - key)    P = softmax of S's rows, causal    O = P V
  *   backward   dV = P^T dO    dP = dO V^T    dS = P (dP - rowsum(P dP))
  *              dQ = scale dS K               dK = scale dS^T Q
  *
@@ -25,6 +25,7 @@ typedef struct state {
 /* One head's part of a state and of (batch, context, ..) tensors; rows of qkv are 3 widths apart. */
 typedef struct head {
     int64_t context, dim, width;
+    float slope;
     int64_t qkv, o; /* offsets of its first number */
     float *p, *scores, *transposed;
 } head;
@@ -32,8 +33,9 @@ typedef struct head {
 static head head_at(const state *s, int layer, int64_t index) {
     const int64_t T = s->shape.context, D = s->shape.dim, H = s->shape.heads, B = s->shape.batch;
     const int64_t sequence = index / H, column = index % H * D, width = H * D;
-    head h = {T,    D,    width, sequence * T * 3 * width + column, sequence * T * width + column,
-              NULL, NULL, NULL};
+    head h = {.context = T, .dim = D, .width = width, .slope = attention_slope(index % H, H)};
+    h.qkv = sequence * T * 3 * width + column;
+    h.o = sequence * T * width + column;
     h.p = s->p + (layer * B * H + index) * T * T;
     h.scores = s->scores + index * T * T;
     h.transposed = s->transposed + index * D * T;
@@ -62,11 +64,14 @@ static void destroy(void *memory) {
 }
 
 /* S becomes P, in place. */
-static void causal_softmax(int64_t context, float scale, float *p) {
+static void causal_softmax(int64_t context, float scale, float slope, float *p) {
     for (int64_t i = 0; i < context; i++) {
         float *row = p + i * context, m = -INFINITY, l = 0;
-        for (int64_t j = 0; j <= i; j++) m = fmaxf(m, row[j] * scale);
-        for (int64_t j = 0; j <= i; j++) l += row[j] = expf(row[j] * scale - m);
+        for (int64_t j = 0; j <= i; j++) {
+            row[j] = row[j] * scale - slope * (float)(i - j);
+            m = fmaxf(m, row[j]);
+        }
+        for (int64_t j = 0; j <= i; j++) l += row[j] = expf(row[j] - m);
         for (int64_t j = 0; j <= i; j++) row[j] /= l;
         for (int64_t j = i + 1; j < context; j++) row[j] = 0;
     }
@@ -87,7 +92,7 @@ static void head_forward(const head *h, const float *qkv, float *o) {
     const float *q = qkv + h->qkv, *k = q + h->width, *v = k + h->width;
     transpose(T, D, k, row, h->transposed);
     matmul_one_thread(&(product){T, D, T, q, row, 1, h->transposed, T, h->p, T, 0});
-    causal_softmax(T, 1 / sqrtf((float)D), h->p);
+    causal_softmax(T, 1 / sqrtf((float)D), h->slope, h->p);
     matmul_one_thread(&(product){T, T, D, h->p, T, 1, v, row, o + h->o, h->width, 0});
 }
 

@@ -3,26 +3,20 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const float NORM_EPSILON = 1e-5f;
 
-void embedding_forward(int64_t rows, int64_t width, int64_t context, const uint8_t *ids, const float *tokens,
-                       const float *positions, float *x) {
-    for (int64_t row = 0; row < rows; row++) {
-        const float *token = tokens + ids[row] * width, *position = positions + row % context * width;
-        for (int64_t c = 0; c < width; c++) x[row * width + c] = token[c] + position[c];
-    }
+void embedding_forward(int64_t rows, int64_t width, const uint8_t *ids, const float *tokens, float *x) {
+    for (int64_t row = 0; row < rows; row++)
+        memcpy(x + row * width, tokens + ids[row] * width, (size_t)width * sizeof *x);
 }
 
-void embedding_backward(int64_t rows, int64_t width, int64_t context, const uint8_t *ids,
-                        const float *x_gradient, float *tokens_gradient, float *positions_gradient) {
+void embedding_backward(int64_t rows, int64_t width, const uint8_t *ids, const float *x_gradient,
+                        float *tokens_gradient) {
     for (int64_t row = 0; row < rows; row++) {
-        float *token = tokens_gradient + ids[row] * width,
-              *position = positions_gradient + row % context * width;
-        for (int64_t c = 0; c < width; c++) {
-            token[c] += x_gradient[row * width + c];
-            position[c] += x_gradient[row * width + c];
-        }
+        float *token = tokens_gradient + ids[row] * width;
+        for (int64_t c = 0; c < width; c++) token[c] += x_gradient[row * width + c];
     }
 }
 

@@ -7,12 +7,11 @@
 
 #include <stdint.h>
 
-/* x[row] = tokens' row of its token + positions' row of its place in the sequence. ids has one a row. */
-void embedding_forward(int64_t rows, int64_t width, int64_t context, const uint8_t *ids, const float *tokens,
-                       const float *positions, float *x);
-/* Adds to both gradients. */
-void embedding_backward(int64_t rows, int64_t width, int64_t context, const uint8_t *ids,
-                        const float *x_gradient, float *tokens_gradient, float *positions_gradient);
+/* x[row] = the row of tokens that belongs to the row's token, ids[row]. */
+void embedding_forward(int64_t rows, int64_t width, const uint8_t *ids, const float *tokens, float *x);
+/* Adds to the tokens' gradient. */
+void embedding_backward(int64_t rows, int64_t width, const uint8_t *ids, const float *x_gradient,
+                        float *tokens_gradient);
 
 /*
  * Layer normalisation (Ba, Kiros and Hinton 2016): y = gain (x - mean) / sqrt(variance + epsilon) + shift.

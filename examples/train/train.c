@@ -118,6 +118,7 @@ static void parse(int argc, char **argv, options *o) {
         }
     }
     if (!o->text) fail("which text? see --help");
+    if (o->nudge) o->compare = 1;
     t->model.layers = (int)o->layers;
     t->seed = (uint64_t)o->seed;
     t->threads = (int)o->threads;
@@ -167,17 +168,17 @@ static void write_curves(const options *o, int count, const training_run *runs) 
 
 int main(int argc, char **argv) {
     options o = {
-        .training = {.model = {.context = 256, .heads = 3, .width = 96},
+        .training = {.model = {.context = 128, .heads = 4, .width = 96},
                      .batch = 8,
-                     .steps = 600,
-                     .rate = 4e-3},
+                     .steps = 800,
+                     .rate = 3e-3},
         .prompt = "Alice ",
         .sample = 600,
         .seed = 1,
-        .layers = 3,
+        .layers = 2,
         .progress = 50,
-        .temperature = 0.7,
-        .tolerance = 0.05,
+        .temperature = 0.5,
+        .tolerance = 1e-4,
     };
     parse(argc, argv, &o);
 

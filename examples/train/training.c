@@ -7,20 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 static const double CLIP = 1.0;
 enum { WARM_UP = 40 };
-
-static void use_threads(int threads) {
-#ifdef _OPENMP
-    if (threads > 0) omp_set_num_threads(threads);
-#else
-    (void)threads;
-#endif
-}
 
 static void nudge(const transformer *model) {
     for (int64_t i = 0; i < model->parameter_count; i++)
@@ -30,7 +18,6 @@ static void nudge(const transformer *model) {
 void training_begin(const training_options *options, const corpus *text, int count, training_run *runs) {
     transformer_config config = options->model;
     config.vocabulary = text->vocabulary;
-    use_threads(options->threads);
     for (int r = 0; r < count; r++) {
         training_run *run = &runs[r];
         run->model = transformer_create(config, options->seed);

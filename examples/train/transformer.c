@@ -10,10 +10,14 @@
 #include <string.h>
 #include <time.h>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 enum { HIDDEN = 4 }; /* the hidden layer's width, in widths */
 
-/* Tensors in the order of their offsets: embeddings, those of each layer, the last norm and the logits. */
-enum { TOKENS, POSITIONS, LAYERS };
+/* Tensors in the order of their offsets: the embedding, those of each layer, the last norm and the logits. */
+enum { TOKENS, LAYERS };
 enum { NORM_1, QKV, OUT, NORM_2, UP, DOWN, LAYER_TENSORS };
 enum { NORM, LOGITS, LAST_TENSORS };
 
@@ -41,7 +45,6 @@ static void lay_out(transformer *model) {
     const int64_t width = c->width, hidden = HIDDEN * width;
     model->tensors = need_memory(LAYERS + c->layers * LAYER_TENSORS + LAST_TENSORS, sizeof *model->tensors);
     add_tensor(model, "tokens", -1, c->vocabulary, width);
-    add_tensor(model, "positions", -1, c->context, width);
     for (int layer = 0; layer < c->layers; layer++) {
         add_tensor(model, "norm1", layer, 2, width);
         add_tensor(model, "qkv", layer, width, 3 * width);
@@ -71,7 +74,6 @@ static void fill_parameters(const transformer *model, uint64_t seed) {
     const double branch = keep / sqrt(2.0 * model->config.layers);
     dice d = {seed};
     fill_normal(model, TOKENS, 0.1, &d);
-    fill_normal(model, POSITIONS, 0.1, &d);
     for (int layer = 0; layer < model->config.layers; layer++) {
         fill_gain(model, layer_tensor(layer, NORM_1));
         fill_normal(model, layer_tensor(layer, QKV), keep, &d);
@@ -139,12 +141,22 @@ double seconds_now(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* Of the loops here; attention has its own. */
+static void use_threads(int threads) {
+#ifdef _OPENMP
+    if (threads > 0) omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
+}
+
 activations *activations_create(const transformer *model, int64_t batch, const attention_kind *kind,
                                 int threads) {
     const transformer_config *c = &model->config;
     const int64_t width = c->width, hidden = HIDDEN * width, rows = batch * c->context;
     const size_t size = sizeof(float);
     activations *a = need_memory(1, sizeof *a);
+    use_threads(threads);
     a->batch = batch;
     a->rows = rows;
     a->layers = c->layers;
@@ -243,8 +255,7 @@ static void layer_forward(const transformer *model, activations *a, int layer, f
 float *transformer_forward(const transformer *model, activations *a, const uint8_t *ids) {
     const transformer_config *c = &model->config;
     float *input = c->layers > 0 ? a->layer[0].input : a->output;
-    embedding_forward(a->rows, c->width, c->context, ids, parameters_of(model, TOKENS),
-                      parameters_of(model, POSITIONS), input);
+    embedding_forward(a->rows, c->width, ids, parameters_of(model, TOKENS), input);
     for (int layer = 0; layer < c->layers; layer++)
         layer_forward(model, a, layer, layer + 1 < c->layers ? a->layer[layer + 1].input : a->output);
     norm_forward(a->rows, c->width, a->output, parameters_of(model, last_tensor(model, NORM)), a->norm,
@@ -295,7 +306,6 @@ double transformer_gradients(transformer *model, activations *a, const uint8_t *
     norm_backward(a->rows, c->width, a->output, parameters_of(model, norm), a->statistics, a->branch_gradient,
                   a->x_gradient, gradients_of(model, norm));
     for (int layer = c->layers - 1; layer >= 0; layer--) layer_backward(model, a, layer);
-    embedding_backward(a->rows, c->width, c->context, ids, a->x_gradient, gradients_of(model, TOKENS),
-                       gradients_of(model, POSITIONS));
+    embedding_backward(a->rows, c->width, ids, a->x_gradient, gradients_of(model, TOKENS));
     return loss;
 }

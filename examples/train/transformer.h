@@ -1,7 +1,7 @@
 /*
- * A transformer for characters, the plain way (pre-norm, as GPT-2):
+ * A transformer for characters (pre-norm, as GPT-2; positions by ALiBi, in the attention):
  *
- *     x = token embedding + position embedding
+ *     x = token embedding
  *     each layer:   x += attention(norm(x) W_qkv) W_out
  *                   x += squared_relu(norm(x) W_up) W_down
  *     logits = norm(x) W_logits
@@ -41,6 +41,7 @@ void transformer_destroy(transformer *model);
 /* What a forward leaves for the backward, of batch sequences of config.context tokens. */
 typedef struct activations activations;
 
+/* threads are those of all loops of the program from now on; 0: as they were. */
 activations *activations_create(const transformer *model, int64_t batch, const attention_kind *kind,
                                 int threads);
 void activations_destroy(activations *a);
