@@ -128,7 +128,7 @@ static void test_same_gradients(uint64_t seed) {
 static training_options short_training(void) {
     return (training_options){.model = {.context = 48, .heads = 2, .width = 24, .layers = 2},
                               .batch = 3,
-                              .steps = 24,
+                              .steps = 20,
                               .rate = 1e-2,
                               .seed = 5,
                               .threads = 2};
@@ -187,11 +187,9 @@ static void test_files(void) {
 }
 
 int main(void) {
-    for (uint64_t seed = 1; seed <= 2; seed++) {
-        test_gradients(&attention_libattn, seed);
-        test_gradients(&attention_standard, seed);
-        test_same_gradients(seed);
-    }
+    test_gradients(&attention_libattn, 1);
+    test_gradients(&attention_standard, 2);
+    test_same_gradients(3);
     corpus text = corpus_read(TRAINING_TEXT, short_training().model.context);
     test_training(&text);
     corpus_destroy(&text);
