@@ -110,7 +110,7 @@ documents() { (need python3 python3; python3 scripts/check_docs.py); }
 
 asan_steps() {
     step asan-build compile_asan || return
-    step asan-programs programs asan -E 'attn_check|bits_(tiles_)?test|gradients_test' # minutes there, and no new memory
+    step asan-programs programs asan -E 'attn_check|bits_(tiles_)?test|gradients_test|backward_test' # minutes there, and no new memory
     step asan-check "$build/asan/bin/attn" check --problems 1000 --seed 2
     step asan-check-backward "$build/asan/bin/attn" check --op backward --problems 100 --seed 2
 }

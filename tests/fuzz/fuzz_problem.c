@@ -177,9 +177,12 @@ static void *make(int64_t elements, size_t size, int fill) {
 static void run_backward(const attn_plan *plan, const attn_problem *p, attn_tensors t, float *lse) {
     const int64_t heads = p->heads_q, rows = p->batch * p->seqlen_q, keys = p->batch * p->seqlen_k;
     if (rows * heads * 2048 > RUN_LIMIT || keys * p->heads_kv * 2048 > RUN_LIMIT) return;
-    void *blocks[] = {make(rows * heads * p->dim_v, 4, 0x3c),     make(rows * heads * p->dim_qk, 4, 0),
-                      make(keys * p->heads_kv * p->dim_qk, 4, 0), make(keys * p->heads_kv * p->dim_v, 4, 0),
-                      make(rows * heads * p->seqlen_k, 4, 0),     make(heads, 4, 0)};
+    void *blocks[] = {make(rows * heads * p->dim_v, 4, 0x3c),
+                      make(rows * heads * p->dim_qk, 4, 0),
+                      make(keys * p->heads_kv * p->dim_qk, 4, 0),
+                      make(keys * p->heads_kv * p->dim_v, 4, 0),
+                      make((p->batch + 1) * heads * (p->seqlen_q + 1) * p->seqlen_k, 4, 0), /* broadcast: 1 */
+                      make(heads, 4, 0)};
     t.lse = lse;
     t.dout = blocks[0];
     t.dq = blocks[1];
