@@ -46,6 +46,11 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 }
 #endif
 
+/* 1: 16-bit dtypes share their code, and 2 to 4 rows run as eight. */
+#ifndef DECODE_COMPACT
+#define DECODE_COMPACT 0
+#endif
+
 #define DECODE_KEYS 16
 #define DECODE_TILE_ROWS 64
 #define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
@@ -475,6 +480,8 @@ SIMD_INLINE void decode_rows(const int rows, const attni_job *job, const attni_t
                              int64_t begin, int64_t end) {
     if (job->p->dtype_kv == ATTN_F32)
         decode_chunk(rows, ATTN_F32, job, tile, w, begin, end);
+    else if (DECODE_COMPACT)
+        decode_chunk(rows, job->p->dtype_kv, job, tile, w, begin, end);
     else if (job->p->dtype_kv == ATTN_F16)
         decode_chunk(rows, ATTN_F16, job, tile, w, begin, end);
     else
@@ -566,7 +573,7 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     if (begin < end) {
         if (tile->row_end == 1)
             decode_rows(1, job, tile, &w, begin, end);
-        else if (tile->row_end <= 4)
+        else if (tile->row_end <= 4 && !DECODE_COMPACT)
             decode_rows(4, job, tile, &w, begin, end);
         else
             decode_rows(ATTNI_DECODE_ROWS, job, tile, &w, begin, end);

@@ -1,5 +1,9 @@
-/* decode_portable: see decode_body.h. */
+/* decode_portable: see decode_body.h. Compact, since in plain C the variants of other tiers take 13 s to compile. */
 #include "cpu/portable/simd_portable.h"
+
+#define DECODE_COMPACT 1
+#undef SIMD_UNROLL
+#define SIMD_UNROLL
 
 #include "cpu/decode_body.h"
 #include "cpu/kernels.h"

@@ -13,8 +13,10 @@
 #define SIMD_PAIR 1
 #if defined(__GNUC__)
 #define SIMD_INLINE static inline __attribute__((always_inline))
+#define SIMD_CALLED __attribute__((noinline))
 #define SIMD_UNROLL _Pragma("GCC unroll 8")
 #else
+#define SIMD_CALLED
 #define SIMD_INLINE static inline
 #define SIMD_UNROLL
 #endif
@@ -128,13 +130,20 @@ SIMD_INLINE float simd_number(attn_dtype dtype, const void *p, int64_t i) {
     return dtype == ATTN_F16 ? attni_f16_to_f32(h) : attni_bf16_to_f32(h);
 }
 
-SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
+/* Called, not inlined: conversions in plain C are long, and a kernel has hundreds of loads. */
+static SIMD_CALLED vf simd_load_converted(attn_dtype dtype, const void *p, int64_t n) {
     vf r = vf_zero();
     for (int64_t i = 0; i < n && i < 4; i++) r.x[i] = simd_number(dtype, p, i);
     return r;
 }
 
-SIMD_INLINE vf simd_load(attn_dtype dtype, const void *p) { return simd_load_part(dtype, p, 4); }
+SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
+    return simd_load_converted(dtype, p, n);
+}
+
+SIMD_INLINE vf simd_load(attn_dtype dtype, const void *p) {
+    return dtype == ATTN_F32 ? vf_load(p) : simd_load_converted(dtype, p, 4);
+}
 
 SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     for (int64_t i = 0; i < n && i < 4; i++) {
