@@ -14,8 +14,8 @@ import shlex
 import subprocess
 import xml.etree.ElementTree
 
-import cli_test as cli
-from cli_test import refuses, succeeds
+import cli
+from cli import refuses, succeeds
 
 ALGORITHMS = ("standard", "flash1", "flash2", "lazy")
 

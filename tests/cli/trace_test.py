@@ -11,11 +11,9 @@ import pathlib
 import random
 import re
 import struct
-import sys
-import tempfile
 
-import cli_test as cli
-from cli_test import Array, near, normal, refuses, save, succeeds
+import cli
+from cli import Array, near, normal, refuses, save, succeeds
 
 TOY_Q = [[1, 0], [0, 1], [1, 1], [1, -1]]
 TOY_K = [[1, 0], [0, 2], [2, 1], [-1, 1], [2, -1], [-1, 2]]
@@ -362,25 +360,5 @@ def test_file_names_in_the_page():
     assert runs["flash2"]["input"] == str(path) and str(path) not in source
 
 
-def main():
-    if len(sys.argv) < 2:
-        sys.exit("usage: trace_test.py path/to/attn [NAME]...")
-    cli.ATTN = str(pathlib.Path(sys.argv[1]).resolve())
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
-    if len(sys.argv) > 2:
-        tests = [(name, test) for name, test in tests if any(word in name for word in sys.argv[2:])]
-    failed = 0
-    for name, test in tests:
-        with tempfile.TemporaryDirectory() as folder:
-            cli.FOLDER = pathlib.Path(folder)
-            try:
-                test()
-            except Exception as error:  # noqa: BLE001, a test may fail in any way
-                failed += 1
-                print(f"{name}: {type(error).__name__}: {error}")
-    print(f"{len(tests) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
-
-
 if __name__ == "__main__":
-    main()
+    cli.main(globals())

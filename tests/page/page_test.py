@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import browser  # noqa: E402
-import cli_test as cli  # noqa: E402
+import cli  # noqa: E402
 import trace_test  # noqa: E402
 
 PAGE = None   # the browser
