@@ -10,7 +10,6 @@
 
 #define SIMD_LANES 4
 #define SIMD_REGISTERS 16
-#define SIMD_PAIR 1
 #if defined(__GNUC__)
 #define SIMD_INLINE static inline __attribute__((always_inline))
 #define SIMD_CALLED __attribute__((noinline))
@@ -100,8 +99,6 @@ SIMD_INLINE vmask vi_inside(const int32_t *begin, const int32_t *end, int32_t ke
     return r;
 }
 
-SIMD_INLINE vf simd_dot(vf a, vf b, vf c) { return vf_fma(a, b, c); }
-
 /* 2^(x c) as in simd_avx512.h. */
 SIMD_INLINE vf vf_exp2(vf x, vf c) {
     SIMD_EACH {
@@ -162,18 +159,6 @@ SIMD_INLINE vf simd_sums(const vf x[4]) {
     return r;
 }
 
-static inline void simd_pack_floats(attn_dtype dtype, const void *source, float *floats, int64_t n) {
-    const int64_t size = (int64_t)attni_dtype_size(dtype);
-    for (int64_t i = 0; i < n; i += 4)
-        vf_store(floats + i, simd_load_part(dtype, (const char *)source + i * size, n - i));
-}
-
-static inline void simd_pack_row(attn_dtype dtype, const void *source, float *units, int64_t n) {
-    simd_pack_floats(dtype, source, units, n);
-}
-
-static inline void simd_pack_values(attn_dtype dtype, const void *const rows[2], float *units, int64_t n) {
-    simd_pack_floats(dtype, rows[0], units, n);
-}
+#include "cpu/simd_pack.h"
 
 #endif

@@ -10,7 +10,6 @@
 
 #define SIMD_LANES 8
 #define SIMD_REGISTERS 16
-#define SIMD_PAIR 1
 #if defined(__clang__) /* which ignores GCC's pragma */
 #define SIMD_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -56,8 +55,6 @@ SIMD_INLINE vmask vi_inside(const int32_t *begin, const int32_t *end, int32_t ke
     const __m256i under = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)(const void *)end), k);
     return _mm256_castsi256_ps(_mm256_andnot_si256(below, under));
 }
-
-SIMD_INLINE vf simd_dot(vf a, vf b, vf c) { return vf_fma(a, b, c); }
 
 /* 2^(x c) as in simd_avx512.h. */
 SIMD_INLINE vf vf_exp2(vf x, vf c) {
@@ -146,20 +143,6 @@ SIMD_INLINE vf simd_sums(const vf x[8]) {
     return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
 }
 
-static inline void simd_pack_floats(attn_dtype dtype, const void *source, float *floats, int64_t n) {
-    const int64_t size = (int64_t)attni_dtype_size(dtype);
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(floats + i, simd_load(dtype, (const char *)source + i * size));
-    if (i < n) _mm256_storeu_ps(floats + i, simd_load_part(dtype, (const char *)source + i * size, n - i));
-}
-
-static inline void simd_pack_row(attn_dtype dtype, const void *source, float *units, int64_t n) {
-    simd_pack_floats(dtype, source, units, n);
-}
-
-static inline void simd_pack_values(attn_dtype dtype, const void *const rows[2], float *units, int64_t n) {
-    simd_pack_floats(dtype, rows[0], units, n);
-}
+#include "cpu/simd_pack.h"
 
 #endif
