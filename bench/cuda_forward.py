@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times the CUDA forward beside torch's back ends, in one run, through the library's C interface.
 
-usage: bench/cuda_forward.py LIBATTN.SO [--csv FILE] [--papers | --profile] [--dims 64,128] [--seqlens 512,1024]
+usage: bench/cuda_forward.py LIBATTN.SO [--csv FILE] [--papers | --profile] [--isa sm80] [--dims 64,128] [--seqlens 512,1024]
 
 Without an option: 16k tokens a call, hidden size 2048, bf16, beside torch's flash back end (FlashAttention-2's
 kernels) and cuDNN. --papers: the three algorithms of the papers at 64 x 16 heads, beside torch's unfused attention.
@@ -19,78 +19,31 @@ import triton
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-DEFAULT = -(2**63)  # ATTN_STRIDE_PACKED, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEFAULT, ATTN_WINDOW_UNLIMITED
-CUDA, BF16, CAUSAL, UNSUPPORTED = 1, 2, 1, 2
-ALGORITHMS = {"auto": 0, "standard": 1, "flash1": 2, "flash2": 3}
-I64, I32, U64, F32, POINTER, SIZE = (ctypes.c_int64, ctypes.c_int32, ctypes.c_uint64, ctypes.c_float,
-                                     ctypes.c_void_p, ctypes.c_size_t)
+from attn_abi import (ALGORITHMS, BF16, CAUSAL, CUDA, ISAS, UNSUPPORTED, Library, make_options, make_problem,
+                      make_tensors)
 
 
-def fields(kind, names):
-    return [(name, kind) for name in names.split()]
-
-
-class Strides(ctypes.Structure):
-    _fields_ = fields(I64, "a b c")
-
-
-class Problem(ctypes.Structure):
-    """attn_problem of include/attn/attn.h."""
-    _fields_ = (fields(SIZE, "struct_size")
-                + fields(I64, "batch heads_q heads_kv seqlen_q seqlen_k dim_qk dim_v")
-                + fields(I32, "dtype_q dtype_kv dtype_o") + fields(Strides, "q k v o")
-                + fields(I32, "lengths_q lengths_k mask") + fields(I64, "window_left window_right")
-                + fields(F32, "softcap dropout_p") + fields(I32, "has_alibi has_sinks has_bias has_mask dtype_bias")
-                + fields(Strides, "bias mask_strides") + fields(I64, "alibi_stride_batch")
-                + fields(I32, "needs_backward deterministic batch_invariant reserved"))
-
-
-class PlanOptions(ctypes.Structure):
-    _fields_ = fields(SIZE, "struct_size") + fields(I32, "algorithm isa threads reserved") + fields(U64, "limit")
-
-
-class Tensors(ctypes.Structure):
-    _fields_ = (fields(SIZE, "struct_size")
-                + fields(POINTER, "q k v o lse lengths_q lengths_k bias mask alibi_slopes sinks")
-                + fields(I64, "seqlen_q seqlen_k total_q query_start key_start") + fields(U64, "seed offset")
-                + fields(F32, "scale") + fields(I32, "reserved"))
-
-
-class Library:
-    def __init__(self, path):
-        self.c = ctypes.CDLL(path)
-        for name in ("attn_last_error", "attn_plan_describe", "attn_context_describe", "attn_plan_kernel"):
-            getattr(self.c, name).restype = ctypes.c_char_p
-            getattr(self.c, name).argtypes = [POINTER] if name != "attn_last_error" else []
-        self.c.attn_forward.argtypes = [POINTER] * 3
+class Device(Library):
+    def __init__(self, path, isa="auto"):
         torch.cuda.init()
         torch.zeros(1, device="cuda")
-        self.context = POINTER()
-        self.must(self.c.attn_context_create(CUDA, 0, None, ctypes.byref(self.context)))
-
-    def must(self, status):
-        if status:
-            sys.exit(f"status {status}: {self.c.attn_last_error().decode()}")
+        super().__init__(path, CUDA)
+        self.isa = ISAS[isa]
 
     def plan(self, batch, heads, seqlen, dim, causal, algorithm="auto"):
         """A packed self-attention in bf16; None where the library has no such algorithm."""
-        packed = Strides(DEFAULT, DEFAULT, DEFAULT)
-        problem = Problem(struct_size=ctypes.sizeof(Problem), batch=batch, heads_q=heads, heads_kv=heads,
-                          seqlen_q=seqlen, seqlen_k=seqlen, dim_qk=dim, dim_v=dim, dtype_q=BF16, dtype_kv=BF16,
-                          dtype_o=BF16, q=packed, k=packed, v=packed, o=packed, mask=CAUSAL if causal else 0,
-                          window_left=DEFAULT, window_right=DEFAULT, bias=packed, mask_strides=packed)
-        options = PlanOptions(struct_size=ctypes.sizeof(PlanOptions), algorithm=ALGORITHMS[algorithm])
-        plan = POINTER()
-        status = self.c.attn_plan_create(self.context, ctypes.byref(problem), ctypes.byref(options), ctypes.byref(plan))
+        problem = make_problem(batch=batch, heads_q=heads, heads_kv=heads, seqlen_q=seqlen, seqlen_k=seqlen,
+                               dim_qk=dim, dim_v=dim, dtype_q=BF16, dtype_kv=BF16, dtype_o=BF16,
+                               mask=CAUSAL if causal else 0)
+        options = make_options(algorithm=ALGORITHMS[algorithm], isa=self.isa)
+        status, plan = self.plan_status(problem, options)
         if status == UNSUPPORTED:
             return None
         self.must(status)
         return plan
 
     def run(self, plan, q, k, v, o, lse):
-        tensors = Tensors(struct_size=ctypes.sizeof(Tensors), q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
-                          o=o.data_ptr(), lse=lse.data_ptr(), seqlen_q=DEFAULT, seqlen_k=DEFAULT,
-                          query_start=DEFAULT, key_start=DEFAULT, scale=math.inf)
+        tensors = make_tensors(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), o=o.data_ptr(), lse=lse.data_ptr())
         address = ctypes.byref(tensors)
 
         def call():
@@ -225,10 +178,11 @@ def main():
     parser.add_argument("--csv")
     parser.add_argument("--papers", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--isa", choices=ISAS, default="auto")
     parser.add_argument("--dims", type=numbers)
     parser.add_argument("--seqlens", type=numbers)
     options = parser.parse_args()
-    library = Library(options.library)
+    library = Device(options.library, options.isa)
     if options.profile:
         return profile(library)
     if options.papers:

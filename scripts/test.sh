@@ -135,6 +135,7 @@ all)
         step command-line command_line gcc
         step page page gcc
         step symbols scripts/check_symbols.sh "$build/gcc/lib/libattn.so"
+        step bench-structs python3 bench/attn_abi.py "$build/gcc/lib/libattn.so"
         step version scripts/check_version.sh "$build/gcc/bin/attn"
         step package tests/package/run.sh "$build/gcc" "$build/package"
         step demo scripts/demo.sh "$build/gcc/bin/attn"

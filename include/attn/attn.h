@@ -82,7 +82,9 @@ typedef enum attn_isa {
     ATTN_ISA_AVX512_BF16 = 4, /* and vdpbf16ps, for bf16 */
     ATTN_ISA_AMX = 5,         /* and AMX's tiles, for bf16; a context asks Linux for them */
     ATTN_ISA_NEON = 6,        /* 64-bit Arm */
-    ATTN_ISA_NEON_BF16 = 7    /* and bfmmla, for bf16 */
+    ATTN_ISA_NEON_BF16 = 7,   /* and bfmmla, for bf16 */
+    ATTN_ISA_SM80 = 8,        /* CUDA, compute capability 8.0 and later */
+    ATTN_ISA_SM90 = 9         /* CUDA, Hopper */
 } attn_isa;
 
 typedef enum attn_feature {

@@ -10,10 +10,10 @@ static attn_status check_plan_options(const attn_plan_options *o) {
             ATTN_INVALID_ARGUMENT,
             "options.algorithm is %d; allowed is AUTO (0), STANDARD (1), FLASH1 (2) or FLASH2 (3)",
             (int)o->algorithm);
-    if (o->isa < ATTN_ISA_AUTO || o->isa > ATTN_ISA_NEON_BF16)
+    if (o->isa < ATTN_ISA_AUTO || o->isa > ATTN_ISA_SM90)
         return attni_fail(ATTN_INVALID_ARGUMENT,
-                          "options.isa is %d; allowed is ATTN_ISA_AUTO (0) to ATTN_ISA_NEON_BF16 (%d)",
-                          (int)o->isa, (int)ATTN_ISA_NEON_BF16);
+                          "options.isa is %d; allowed is ATTN_ISA_AUTO (0) to ATTN_ISA_SM90 (%d)",
+                          (int)o->isa, (int)ATTN_ISA_SM90);
     if (o->threads < 0 || o->threads > ATTNI_THREADS_LIMIT)
         return attni_fail(ATTN_INVALID_ARGUMENT, "options.threads is %d; allowed is 0 (the context's) to %d",
                           o->threads, ATTNI_THREADS_LIMIT);

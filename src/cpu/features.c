@@ -131,6 +131,8 @@ const char *attni_isa_name(attn_isa isa) {
     case ATTN_ISA_AMX: return "amx";
     case ATTN_ISA_NEON: return "neon";
     case ATTN_ISA_NEON_BF16: return "neon_bf16";
+    case ATTN_ISA_SM80: return "sm80";
+    case ATTN_ISA_SM90: return "sm90";
     }
     return "unknown";
 }
@@ -152,6 +154,8 @@ const char *attni_isa_refusal(attn_isa isa) {
         return f->neon_bf16
                    ? NULL
                    : "this processor lacks FEAT_BF16 (bfmmla), or the operating system does not tell";
+    case ATTN_ISA_SM80:
+    case ATTN_ISA_SM90: return "it is a CUDA device's, and this is a CPU context";
     case ATTN_ISA_AUTO:
     case ATTN_ISA_PORTABLE: return NULL;
     }

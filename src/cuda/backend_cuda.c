@@ -76,7 +76,7 @@ void attni_cuda_kernel_get(int32_t index, attn_kernel_info *info) {
     pthread_once(&once, find_refusals);
     info->name = families[index].name;
     info->device = ATTN_DEVICE_CUDA;
-    info->isa = ATTN_ISA_AUTO;
+    info->isa = families[index].capability == 90 ? ATTN_ISA_SM90 : ATTN_ISA_SM80;
     info->op = families[index].op;
     info->dtypes = families[index].dtypes;
     info->refusal = refusals[index][0] ? refusals[index] : NULL;

@@ -106,7 +106,8 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
     const attni_cuda *cuda = plan->context->backend_data;
     const attni_hopper_shape shape = attni_hopper_shape_of(&plan->problem);
     attni_kernel_spec spec;
-    *refusal = attni_hopper_refusal(cuda, &plan->problem);
+    *refusal = plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80"
+                                                  : attni_hopper_refusal(cuda, &plan->problem);
     if (*refusal) return ATTN_OK;
     if (!attni_hopper_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles)) {
         *refusal = "its tiles need more shared memory than a block has";
@@ -143,6 +144,9 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
         describe_hopper(plan, made);
         return ATTN_OK;
     }
+    if (plan->options.isa == ATTN_ISA_SM90)
+        return attni_fail(ATTN_UNSUPPORTED, "options.isa is sm90, and forward_sm90 is not to be had: %s",
+                          refusal);
     plan->kernel = made->general ? "forward_sm80_general" : "forward_sm80";
     describe(plan, made, blocks, refusal);
     return ATTN_OK;

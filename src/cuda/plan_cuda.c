@@ -40,11 +40,12 @@ static attn_status refuse_sizes(const attn_problem *p) {
 }
 
 static attn_status refuse_options(const attn_plan_options *o) {
-    if (o->isa != ATTN_ISA_AUTO)
-        return attni_fail(ATTN_UNSUPPORTED,
-                          "options.isa is %d; it chooses among a CPU's kernels, and a CUDA context takes "
-                          "ATTN_ISA_AUTO (0)",
-                          (int)o->isa);
+    if (o->isa != ATTN_ISA_AUTO && o->isa != ATTN_ISA_SM80 && o->isa != ATTN_ISA_SM90)
+        return attni_fail(
+            ATTN_UNSUPPORTED,
+            "options.isa is %d, a CPU's; a CUDA context takes ATTN_ISA_AUTO (%d), ATTN_ISA_SM80 (%d) "
+            "and ATTN_ISA_SM90 (%d)",
+            (int)o->isa, (int)ATTN_ISA_AUTO, (int)ATTN_ISA_SM80, (int)ATTN_ISA_SM90);
     return ATTN_OK;
 }
 

@@ -66,7 +66,17 @@ static void errors(void) {
     p = small_problem();
     CHECK(attn_plan_create(context, &p, &options, &plan) == ATTN_UNSUPPORTED && says("isa"), "%s",
           attn_last_error());
-    p.dim_qk = 100; /* no multiple of 8: the general variant, whatever the bases */
+    for (int sm90 = 0; sm90 < 2; sm90++) {
+        options.isa = sm90 ? ATTN_ISA_SM90 : ATTN_ISA_SM80;
+        NEED(attn_plan_create(context, &p, &options, &plan) == ATTN_OK);
+        CHECK(strcmp(attn_plan_kernel(plan), sm90 ? "forward_sm90" : "forward_sm80") == 0, "%s",
+              attn_plan_kernel(plan));
+        attn_plan_destroy(plan);
+    }
+    p.dim_qk = p.dim_v = 100; /* no multiple of 8: the general variant, whatever the bases */
+    CHECK(attn_plan_create(context, &p, &options, &plan) == ATTN_UNSUPPORTED && says("sm90") &&
+              says("16 bytes"),
+          "%s", attn_last_error());
     NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
     CHECK(strcmp(attn_plan_kernel(plan), "forward_sm80_general") == 0, "%s", attn_plan_kernel(plan));
     CHECK(strstr(attn_plan_describe(plan), "16 bytes"), "%s", attn_plan_describe(plan));

@@ -55,8 +55,10 @@ static int is_sampled(const attn_problem *p) {
 /* Runs a case if its variant is still wanted; the oracle judges. */
 static void run_case(attn_context *context, attni_problems_case *made, long long wanted, tally *t) {
     attn_plan *plan;
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    if (made->seed % 2) options.isa = ATTN_ISA_SM80; /* plain problems too, where sm90 would have them */
     if (!device_case_is_bounded(&made->problem) || !is_sampled(&made->problem)) return;
-    const attn_status status = attn_plan_create(context, &made->problem, NULL, &plan);
+    const attn_status status = attn_plan_create(context, &made->problem, &options, &plan);
     if (status == ATTN_UNSUPPORTED) return;
     CHECK(status == ATTN_OK, "%s: %s", made->text, attn_last_error());
     if (status != ATTN_OK) return;
@@ -149,14 +151,16 @@ static packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q, int64_
 
 /* The same bits each time, whichever variant. */
 static void repeats(attn_context *context, int times) {
-    for (int softcap = 0; softcap < 2; softcap++) {
-        packed made = make_packed(2, 6, 517, 1029, 128, softcap);
+    for (int kind = 0; kind < 4; kind++) {
+        packed made = make_packed(2, 6, 517, 1029, 128, kind % 2);
+        attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+        options.isa = kind < 2 ? ATTN_ISA_AUTO : ATTN_ISA_SM80;
         on_device d = copy_packed(&made);
         const size_t bytes = (size_t)made.o_count * 2;
         void *again = test_memory(bytes);
         attn_plan *plan;
         int different = 0;
-        NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+        NEED(attn_plan_create(context, &made.problem, &options, &plan) == ATTN_OK);
         for (int i = 0; i < times; i++) {
             device_fill(d.o, 0xff, bytes);
             NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);

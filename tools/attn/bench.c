@@ -63,8 +63,11 @@ static int check_usage(settings *s) {
                                 "--op backward is the CPU's; --device cuda has none in this version");
     if (cuda && !attn_has_feature(ATTN_FEATURE_CUDA))
         return tool_usage_error("bench", "--device cuda: " TOOL_NO_CUDA);
-    if (cuda && (s->isa != ATTN_ISA_AUTO || s->threads_text != NULL))
-        return tool_usage_error("bench", "--isa and --threads are a CPU's; --device cuda has none");
+    if (cuda && s->threads_text != NULL)
+        return tool_usage_error("bench", "--threads is a CPU's; --device cuda has none");
+    if (s->isa != ATTN_ISA_AUTO && work_isa_is_cuda(s->isa) != cuda)
+        return tool_usage_error("bench", "--isa %s is not one of --device %s", work_isa_names[s->isa],
+                                device_names[s->device]);
     if (s->dtype < 0) s->dtype = cuda ? ATTN_BF16 : ATTN_F32;
     if (s->seconds < 0)
         return tool_usage_error("bench", "--seconds is %g; allowed is 0 and above", s->seconds);

@@ -199,7 +199,10 @@ static int has_enough(const checker *c, const kernel_row *row) {
 static int check_cuda(checker *c, attni_problems_case *problem, attni_random *random) {
     attn_plan *plan;
     if (!c->cuda || c->op == CHECK_BACKWARD || !device_case_is_bounded(&problem->problem)) return 0;
-    const attn_status status = attn_plan_create(c->cuda, &problem->problem, NULL, &plan);
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    options.isa = (attn_isa)c->isa;
+    if (c->isa == ATTN_ISA_AUTO && problem->seed % 2) options.isa = ATTN_ISA_SM80; /* each family its share */
+    const attn_status status = attn_plan_create(c->cuda, &problem->problem, &options, &plan);
     if (status == ATTN_UNSUPPORTED) return 0;
     if (status != ATTN_OK) {
         char sentence[2048];
@@ -324,15 +327,15 @@ int attn_tool_check(int argc, char **argv) {
     if (status != FLAGS_GO) return status;
     if (c.device == DEVICES_CUDA && !attn_has_feature(ATTN_FEATURE_CUDA))
         return tool_usage_error("check", "--device cuda: " TOOL_NO_CUDA);
-    if (c.device == DEVICES_CUDA && c.isa != ATTN_ISA_AUTO)
-        return tool_usage_error("check", "--isa %s is of CPUs; --device cuda has none",
-                                work_isa_names[c.isa]);
+    if (c.isa != ATTN_ISA_AUTO && c.device == (work_isa_is_cuda(c.isa) ? DEVICES_CPU : DEVICES_CUDA))
+        return tool_usage_error("check", "--isa %s is not one of --device %s", work_isa_names[c.isa],
+                                device_names[c.device]);
     status = list_kernels(&c);
     if (status != TOOL_OK) return status;
     if (attn_context_create(ATTN_DEVICE_CPU, 0, NULL, &c.context) != ATTN_OK)
         return tool_failure("check", "%s", attn_last_error());
 
-    if (c.device != DEVICES_CPU && c.isa == ATTN_ISA_AUTO) open_cuda(&c);
+    if (c.device != DEVICES_CPU && (c.isa == ATTN_ISA_AUTO || work_isa_is_cuda(c.isa))) open_cuda(&c);
     status = check_all(&c);
     terminal_progress_clear();
     attn_context_destroy(c.context);

@@ -39,8 +39,7 @@ static attn_plan *plan_for(attn_context *context, const choice *c) {
 }
 
 static const char *isa_name(const attn_kernel_info *kernel) {
-    if (kernel->device != ATTN_DEVICE_CPU) return "";
-    const int count = ATTN_ISA_NEON_BF16 + 1;
+    const int count = ATTN_ISA_SM90 + 1;
     return (int)kernel->isa >= 0 && (int)kernel->isa < count ? work_isa_names[kernel->isa] : "?";
 }
 

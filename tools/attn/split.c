@@ -131,9 +131,9 @@ static void print_model(const settings *s) {
 
 static int bench_kernel(const settings *s, const char *algorithm, const char *shape) {
     const char *const line[] = {
-        "bench",       "--device", "cuda", "--shape", shape, "--dtype", dtype_names[s->dtype],
-        "--algorithm", algorithm,  NULL};
-    char *arguments[16];
+        "bench",       "--device", "cuda",  "--shape", shape, "--dtype", dtype_names[s->dtype],
+        "--algorithm", algorithm,  "--isa", "sm80",    NULL};
+    char *arguments[20];
     int count = 0;
     for (; line[count] != NULL; count++) arguments[count] = (char *)(uintptr_t)line[count];
     arguments[count] = NULL;
@@ -147,8 +147,9 @@ static void print_shared(const settings *s, const char *algorithm, const char *p
     char trouble[NCU_TROUBLE_SIZE], metrics[160];
     int launches;
     const char *const arguments[] = {
-        "bench",       "--device", "cuda",     "--shape", shape,       "--dtype", dtype_names[s->dtype],
-        "--algorithm", algorithm,  "--repeat", "1",       "--seconds", "0",       NULL};
+        "bench",       "--device", "cuda",  "--shape", shape,      "--dtype", dtype_names[s->dtype],
+        "--algorithm", algorithm,  "--isa", "sm80",    "--repeat", "1",       "--seconds",
+        "0",           NULL};
     snprintf(metrics, sizeof metrics, "%s,%s", metric, conflicts);
     char *text = ncu_profile(metrics, 1, 1, arguments, trouble);
     if (text == NULL) {

@@ -1,8 +1,10 @@
 #include "work.h"
 
 const char *const work_dtype_names[] = {"f32", "f16", "bf16", NULL};
-const char *const work_isa_names[] = {"auto", "portable", "avx2",      "avx512", "avx512_bf16",
-                                      "amx",  "neon",     "neon_bf16", NULL};
+const char *const work_isa_names[] = {"auto", "portable",  "avx2", "avx512", "avx512_bf16", "amx",
+                                      "neon", "neon_bf16", "sm80", "sm90",   NULL};
+
+int work_isa_is_cuda(int isa) { return isa == ATTN_ISA_SM80 || isa == ATTN_ISA_SM90; }
 
 const char *work_dtype_name(attn_dtype dtype) { return work_dtype_names[dtype]; }
 

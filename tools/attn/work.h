@@ -15,5 +15,6 @@ size_t work_dtype_size(attn_dtype dtype);
 /* The names in the numbers' order, ended by null, for flags. */
 extern const char *const work_dtype_names[];
 extern const char *const work_isa_names[];
+int work_isa_is_cuda(int isa);
 
 #endif

@@ -324,9 +324,9 @@ DEVICE void write_output(const attni_forward_params *p, const tile_facts *t, flo
             int r = row_index + m * 16 + half * 8;
             if (p->lse && t->slice == 0 && quad_lane == 0 && r < t->rows) {
                 p->lse[t->batch * p->lse_stride_batch + t->head * p->lse_stride_head + t->q_row0 + r] =
-                    total == 0.0f ? -ATTNI_INF
-                    : top == sink ? p->sinks[t->head] + logf(total)
-                                  : fmaf(top, ATTNI_LN2, logf(total));
+                    total == 0.0f                      ? -ATTNI_INF
+                    : sink > -ATTNI_INF && top == sink ? p->sinks[t->head] + logf(total)
+                                                       : fmaf(top, ATTNI_LN2, logf(total));
             }
             u16 *to = base + r * p->o_stride.seqlen;
 #pragma unroll

@@ -28,7 +28,7 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
         inverse[half] = total == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, total);
         if (p->lse && (threadIdx.x & 3) == 0 && row + half * 8 < rows) {
             lse[half * 8] = total == 0.0f ? -ATTNI_INF
-                            : top == sink
+                            : sink > -ATTNI_INF && top == sink
                                 ? p->sinks[t->head] + logf(total)
                                 : fmaf(top - HEADROOM, ATTNI_LN2, logf(total * exp2_fast(HEADROOM)));
         }
