@@ -117,6 +117,8 @@ static on_device copy_packed(const packed *made) {
     device_copy_in(d.q, made->q, (size_t)made->q_count * 2);
     device_copy_in(d.k, made->k, (size_t)made->k_count * 2);
     device_copy_in(d.v, made->v, (size_t)made->v_count * 2);
+    device_fill(d.o, 0xff, (size_t)made->o_count * 2);
+    device_fill(d.lse, 0xff, (size_t)made->rows * 4);
     d.tensors = made->tensors;
     d.tensors.q = d.q;
     d.tensors.k = d.k;
@@ -296,7 +298,10 @@ static void far_away(attn_context *context) {
         large[i] = device_alloc(bytes);
         NEED(large[i] != NULL);
         for (size_t b = 0; b < 2; b++) {
-            if (i < 3) device_copy_in(large[i] + b * far * 2, (const char *)from[i] + b * slice, slice);
+            if (i < 3)
+                device_copy_in(large[i] + b * far * 2, (const char *)from[i] + b * slice, slice);
+            else
+                device_fill(large[i] + b * far * 2, 0xff, slice);
         }
     }
     attn_tensors t = d.tensors;
