@@ -52,7 +52,7 @@ static attn_status run_forward(const attn_plan *plan, const attni_run *run) {
     /* Accumulators, and runs without keys, which the copy engine cannot be told of, are forward_sm80's. */
     if (made->hopper && run->kind != ATTNI_RUN_ADD && run->tensors.seqlen_k > 0) {
         ATTNI_TRY(attni_cuda_check_bases(made->hopper, run, NULL));
-        return attni_hopper_launch(plan, made->hopper, &made->hopper_tiles, run);
+        return attni_hopper_launch(plan, run);
     }
     attni_forward_params f = attni_cuda_run_params(plan, run);
     f.unaligned = !attni_cuda_is_aligned(&plan->problem);
@@ -88,6 +88,10 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
     attni_text *text = &plan->description;
     attni_text_add(text, "FlashAttention-2 on CUDA device %d, in Hopper's way\n", plan->context->ordinal);
     attni_cuda_describe_kernel(text, made->hopper);
+    if (made->sequences) {
+        attni_text_add(text, "before it: ");
+        attni_cuda_describe_kernel(text, made->sequences);
+    }
     attni_text_add(
         text,
         "tiles: %d queries x %d keys, dims padded to %d and %d, K and V %d deep in shared memory; %d "
@@ -113,7 +117,11 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
         *refusal = "its tiles need more shared memory than a block has";
         return ATTN_OK;
     }
-    const attn_status status = attni_module_kernel(plan->context, &spec, &made->hopper);
+    attn_status status = attni_module_kernel(plan->context, &spec, &made->hopper);
+    if (status == ATTN_OK && shape.lengths) {
+        spec = attni_hopper_sequences_spec();
+        status = attni_module_kernel(plan->context, &spec, &made->sequences);
+    }
     if (status != ATTN_COMPILE_ERROR && status != ATTN_UNSUPPORTED) return status;
     made->hopper = NULL;
     *refusal = attn_last_error(); /* without NVRTC, say: forward_sm80 may be embedded */
@@ -140,7 +148,7 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     ATTNI_TRY(open_hopper(plan, made, &refusal));
     if (made->hopper) {
         plan->kernel = "forward_sm90";
-        if (attni_hopper_wants_ticket(p)) plan->workspace_size = ATTNI_HOPPER_WORKSPACE;
+        plan->workspace_size = attni_hopper_workspace(p);
         describe_hopper(plan, made);
         return ATTN_OK;
     }

@@ -26,8 +26,6 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) 
     if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
     if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
         return "a stride of q, k, v or o is negative, or 2^40 bytes or more";
-    if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL)
-        return "it has no ragged or padded lengths";
     const int d = attni_forward_sm90_width((int)p->dim_qk);
     const bool shaped = p->window_left != ATTN_WINDOW_UNLIMITED || p->softcap > 0.0f || p->has_alibi;
     if (shaped && d != 64 && d != 128)
@@ -43,6 +41,7 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
         .dtype = p->dtype_q, .dim_qk = p->dim_qk, .dim_v = p->dim_v, .seqlen_q = p->seqlen_q};
     s.softcap = p->softcap > 0.0f;
     s.alibi = p->has_alibi != 0;
+    s.lengths = p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL;
     const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
     s.mask = p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
     return s;
@@ -57,18 +56,19 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s", bf16 ? "bf16" : "f16",
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s", bf16 ? "bf16" : "f16",
              t->d, t->dv, t->br, t->bc,
              shape->mask == 0   ? ""
              : shape->mask == 1 ? "_causal"
                                 : "_window",
-             shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "");
+             shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "",
+             shape->lengths ? "_lengths" : "");
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d",
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s",
              bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
-             shape->mask, shape->softcap, shape->alibi);
+             shape->mask, shape->softcap, shape->alibi, shape->lengths ? " -DLENGTHS=1" : "");
     return t->shared_bytes <= shared_limit;
 }
 
@@ -91,7 +91,27 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
     return attni_driver_check(cuda->driver, result, "cuTensorMapEncodeTiled");
 }
 
-bool attni_hopper_wants_ticket(const attn_problem *p) { return attni_hopper_shape_of(p).mask > 0; }
+/*
+ * The workspace: a ticket, and under lengths that only the device knows the maps of each sequence and their
+ * order. A caller's begins at a multiple of 64 bytes, and maps at one of 128.
+ */
+enum { TICKET_BYTES = 64, MAPS_ALIGNMENT = 128 };
+
+size_t attni_hopper_workspace(const attn_problem *p) {
+    const attni_hopper_shape shape = attni_hopper_shape_of(p);
+    if (shape.lengths)
+        return TICKET_BYTES + MAPS_ALIGNMENT +
+               (size_t)p->batch * (ATTNI_MAPS * sizeof(attni_tensor_map) + sizeof(int));
+    return shape.mask > 0 ? TICKET_BYTES : 0;
+}
+
+attni_kernel_spec attni_hopper_sequences_spec(void) {
+    return (attni_kernel_spec){.source = "sequences_sm90.cu",
+                               .name = "sequences_sm90",
+                               .entry = "sequences_sm90",
+                               .capability = 90,
+                               .threads = ATTNI_SEQUENCES_THREADS};
+}
 
 /* Zero, in the run's workspace. */
 static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *stream) {
@@ -102,27 +122,50 @@ static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *
     return attni_driver_check(cuda->driver, result, "cuMemsetD32Async of a ticket");
 }
 
-attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kernel,
-                                const attni_forward_tiles *tiles, const attni_run *run) {
+static void place_maps(attni_forward_sm90_params *p, void *workspace) {
+    const uintptr_t after = (uintptr_t)workspace + TICKET_BYTES;
+    p->maps = (attni_tensor_map *)((after + MAPS_ALIGNMENT - 1) / MAPS_ALIGNMENT * MAPS_ALIGNMENT);
+    p->order = (int *)(p->maps + (size_t)p->forward.batch * ATTNI_MAPS);
+    p->forward.order = p->order;
+}
+
+/* Queues sequences_sm90, which clears the ticket too. */
+static attn_status map_sequences(const attn_plan *plan, const attni_kernel *kernel, const attni_run *run,
+                                 attni_forward_sm90_params *p) {
+    const unsigned grid[3] = {(unsigned)attni_sequences_grid(p->forward.batch), 1, 1};
+    return attni_cuda_launch(plan, kernel, grid, p, run->stream);
+}
+
+/* The tensors as the copy engine knows them; of ragged and padded ones a pattern for sequences_sm90. */
+static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16, int keys) {
+    const attni_forward_params *f = &p->forward;
+    const int batch = p->maps ? 1 : f->batch;
+    const int q[RANK] = {f->dim_qk, f->seqlen_q, f->heads_q, batch};
+    const int k[RANK] = {f->dim_qk, f->seqlen_k, f->heads_kv, batch};
+    const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, batch};
+    const int o[RANK] = {f->dim_v, f->seqlen_q, f->heads_q, batch};
+    ATTNI_TRY(encode(cuda, &p->q, f->q, bf16, q, &f->q_stride, 64));
+    ATTNI_TRY(encode(cuda, &p->k, f->k, bf16, k, &f->k_stride, keys));
+    ATTNI_TRY(encode(cuda, &p->v, f->v, bf16, v, &f->v_stride, keys));
+    return encode(cuda, &p->o, f->o, bf16, o, &f->o_stride, 64);
+}
+
+attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     const attni_cuda *cuda = plan->context->backend_data;
+    const attni_cuda_plan *made = plan->backend_data;
     const bool bf16 = plan->problem.dtype_q == ATTN_BF16;
     attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
-    attni_forward_params *f = &p.forward;
-    p.tiles = (int)attni_forward_schedule(f, tiles, (long long)cuda->l2_bytes / 2);
+    p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes / 2);
     if (p.tiles == 0) return ATTN_OK;
-    const int q[RANK] = {f->dim_qk, f->seqlen_q, f->heads_q, f->batch};
-    const int k[RANK] = {f->dim_qk, f->seqlen_k, f->heads_kv, f->batch};
-    const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, f->batch};
-    const int o[RANK] = {f->dim_v, f->seqlen_q, f->heads_q, f->batch};
-    ATTNI_TRY(encode(cuda, &p.q, f->q, bf16, q, &f->q_stride, 64));
-    ATTNI_TRY(encode(cuda, &p.k, f->k, bf16, k, &f->k_stride, tiles->bc));
-    ATTNI_TRY(encode(cuda, &p.v, f->v, bf16, v, &f->v_stride, tiles->bc));
-    ATTNI_TRY(encode(cuda, &p.o, f->o, bf16, o, &f->o_stride, 64));
-    if (run->workspace && p.tiles > cuda->multiprocessors) {
-        p.ticket = run->workspace;
+    const bool tickets = run->workspace && p.tiles > cuda->multiprocessors;
+    if (tickets) p.ticket = run->workspace;
+    if (made->sequences) place_maps(&p, run->workspace);
+    ATTNI_TRY(encode_tensors(cuda, &p, bf16, made->hopper_tiles.bc));
+    if (made->sequences)
+        ATTNI_TRY(map_sequences(plan, made->sequences, run, &p));
+    else if (tickets)
         ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
-    }
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
-    return attni_cuda_launch(plan, kernel, grid, &p, run->stream);
+    return attni_cuda_launch(plan, made->hopper, grid, &p, run->stream);
 }

@@ -10,6 +10,7 @@ typedef struct attni_hopper_shape {
     int64_t dim_qk, dim_v, seqlen_q;
     int mask; /* 0: all keys; 1: none after a row's own; 2: nor before a window */
     bool softcap, alibi;
+    bool lengths; /* ragged or padded, of queries or keys */
 } attni_hopper_shape;
 
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *problem);
@@ -23,12 +24,13 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *pro
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *tiles);
 
-/* Whether blocks draw tickets for their tiles, which lie in the workspace. */
-bool attni_hopper_wants_ticket(const attn_problem *problem);
-enum { ATTNI_HOPPER_WORKSPACE = 256 };
+/* sequences_sm90, which goes before a variant for lengths. */
+attni_kernel_spec attni_hopper_sequences_spec(void);
 
-/* Queues it. Bases are multiples of 16 bytes, and there is a key. */
-attn_status attni_hopper_launch(const attn_plan *plan, const attni_kernel *kernel,
-                                const attni_forward_tiles *tiles, const attni_run *run);
+/* Bytes of workspace: where tiles differ in length blocks draw tickets for them, which lie there. */
+size_t attni_hopper_workspace(const attn_problem *problem);
+
+/* Queues the plan's. Bases are multiples of 16 bytes, and there is a key. */
+attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run);
 
 #endif

@@ -344,7 +344,8 @@ static int is_asked_for(const attni_embedded_image *image) {
     static const int limits[] = {232448, 166912, 101376}; /* shared memory a block, by architecture */
     char dtype[8] = "";
     int dim_qk = 0, dim_v = 0;
-    if (strcmp(image->name, "accum_merge") == 0) return image->options[0] == 0;
+    if (strcmp(image->name, "accum_merge") == 0 || strcmp(image->name, "sequences_sm90") == 0)
+        return image->options[0] == 0;
     if (sscanf(image->name, "standard_sm80_%7[a-z0-9]_d%d", dtype, &dim_qk) == 2 ||
         sscanf(image->name, "flash1_sm80_%7[a-z0-9]_d%d", dtype, &dim_qk) == 2) {
         char options[64];
@@ -353,13 +354,11 @@ static int is_asked_for(const attni_embedded_image *image) {
     }
     if (sscanf(image->name, "forward_sm90_%7[a-z0-9]_d%d_v%d", dtype, &dim_qk, &dim_v) == 3) {
         for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
-            const attni_hopper_shape shape = {strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16,
-                                              dim_qk,
-                                              dim_v,
-                                              seqlen,
-                                              strstr(image->name, "_causal") != NULL,
-                                              false,
-                                              false};
+            const attni_hopper_shape shape = {.dtype = strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16,
+                                              .dim_qk = dim_qk,
+                                              .dim_v = dim_v,
+                                              .seqlen_q = seqlen,
+                                              .mask = strstr(image->name, "_causal") != NULL};
             attni_kernel_spec spec;
             attni_forward_tiles tiles;
             if (attni_hopper_spec(&shape, limits[0], &spec, &tiles) && strcmp(spec.name, image->name) == 0 &&

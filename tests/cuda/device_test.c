@@ -43,9 +43,8 @@ static int kernel_of(const attn_plan *plan) {
 static int is_sampled(const attn_problem *p) {
     const int window = p->window_left != ATTN_WINDOW_UNLIMITED, softcap = p->softcap > 0.0f,
               alibi = p->has_alibi != 0, options = window + softcap + alibi;
-    if (options == 0 || p->has_bias || p->has_mask || p->dropout_p > 0.0f ||
-        p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL)
-        return 1;
+    if (options == 0 || p->has_bias || p->has_mask || p->dropout_p > 0.0f) return 1;
+    if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL) return 0;
     if (p->dtype_q != ATTN_BF16) return 0;
     if (p->dim_qk <= 64 && p->dim_v <= 64) return options != 2;
     return p->dim_qk > 96 && p->dim_qk <= 128 && p->dim_v > 96 && options == 1 &&

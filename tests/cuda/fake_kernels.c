@@ -196,8 +196,52 @@ static int is_map_right(const attni_tensor_map *map, const void *base, int dim, 
     return memcmp(map->word, told, sizeof told) == 0;
 }
 
-static int is_hopper_launch_right(const attni_forward_sm90_params *p) {
+/* One map of a sequence, made of the pattern that the host encoded. */
+static attni_tensor_map sequence_map(const attni_forward_sm90_params *p, int which, int b) {
     const attni_forward_params *f = &p->forward;
+    const attni_tensor_map *patterns[] = {&p->q, &p->k, &p->v, &p->o};
+    const attni_tensor_strides *strides[] = {&f->q_stride, &f->k_stride, &f->v_stride, &f->o_stride};
+    const int queries = which == 0 || which == 3;
+    long long row0;
+    const long long rows = queries ? length_of(f->lengths_q_kind, f->lengths_q, b, f->seqlen_q, &row0)
+                                   : length_of(f->lengths_k_kind, f->lengths_k, b, f->seqlen_k, &row0);
+    attni_tensor_map map = *patterns[which];
+    map.word[0] += 2 * (unsigned long long)(b * strides[which]->batch + row0 * strides[which]->seqlen);
+    map.word[2] = (unsigned long long)(rows > 0 ? rows : 1);
+    return map;
+}
+
+static int run_sequences(const attni_forward_sm90_params *p) {
+    if (!p->maps || !p->order || (uintptr_t)p->maps % 128 != 0) return 0;
+    for (int b = 0; b < p->forward.batch; b++) {
+        for (int i = 0; i < ATTNI_MAPS; i++) p->maps[b * ATTNI_MAPS + i] = sequence_map(p, i, b);
+        p->order[b] = p->forward.batch - 1 - b;
+    }
+    if (p->ticket) *p->ticket = 0;
+    return 1;
+}
+
+/* The maps are those of this launch's lengths, and the order has each sequence once. */
+static int are_sequences_right(const attni_forward_sm90_params *p) {
+    const attni_forward_params *f = &p->forward;
+    long long sum = 0;
+    if (f->order != p->order || p->q.word[4] != 1) return 0;
+    for (int b = 0; b < f->batch; b++) {
+        sum += f->order[b];
+        for (int i = 0; i < ATTNI_MAPS; i++) {
+            const attni_tensor_map map = sequence_map(p, i, b);
+            if (memcmp(&map, &p->maps[b * ATTNI_MAPS + i], sizeof map) != 0) return 0;
+        }
+    }
+    return sum == (long long)f->batch * (f->batch - 1) / 2;
+}
+
+static int is_hopper_launch_right(const attni_forward_sm90_params *p, int lengths) {
+    const attni_forward_params *f = &p->forward;
+    if (lengths != (f->lengths_q_kind != ATTNI_LENGTHS_FULL || f->lengths_k_kind != ATTNI_LENGTHS_FULL) ||
+        lengths != (p->maps != NULL))
+        return 0;
+    if (lengths) return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_sequences_right(p);
     return p->tiles > 0 && (!p->ticket || *p->ticket == 0) &&
            is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, f->heads_q, f->batch, &f->q_stride) &&
            is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride) &&
@@ -219,8 +263,10 @@ int fake_run_kernel(const char *name, const void *params) {
         return run_any_forward(name, p, strstr(name, "_general") != NULL);
     if (strncmp(name, "forward_sm90_", 13) == 0) {
         const attni_forward_sm90_params *hopper = params;
-        return is_hopper_launch_right(hopper) && run_any_forward(name, &hopper->forward, 1);
+        return is_hopper_launch_right(hopper, strstr(name, "_lengths") != NULL) &&
+               run_any_forward(name, &hopper->forward, 1);
     }
+    if (strcmp(name, "sequences_sm90") == 0) return run_sequences(params);
     if (strncmp(name, "flash1_sm80_", 12) == 0)
         return p->accum_m && p->accum_l && p->accum_o && run_any_forward(name, p, 0);
     if (strncmp(name, "standard_sm80_", 14) == 0) { /* all of it in the last of its kernels */

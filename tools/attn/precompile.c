@@ -67,9 +67,10 @@ static void precompile(precompiler *p, const attni_kernel_spec *spec) {
 static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
     if (!attni_hopper_takes_dims(dim_qk, dim_v)) return;
     for (int mask = 0; mask < 2; mask++) {
-        char last[64] = "";
+        char last[80] = "";
         for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
-            const attni_hopper_shape shape = {dtype, dim_qk, dim_v, seqlen, mask, false, false};
+            const attni_hopper_shape shape = {
+                .dtype = dtype, .dim_qk = dim_qk, .dim_v = dim_v, .seqlen_q = seqlen, .mask = mask};
             attni_kernel_spec spec;
             attni_forward_tiles tiles;
             if (!attni_hopper_spec(&shape, shared_limit_of(p->capability), &spec, &tiles)) continue;
@@ -103,6 +104,10 @@ static void precompile_all(precompiler *p, const int64_t *dims, const int64_t *d
     const attni_kernel_spec accum =
         attni_cuda_accum_spec("accum_merge"); /* accum_finish is in the same image */
     precompile(p, &accum);
+    if (p->capability == 90 && (p->variant == 0 || p->variant == 3)) {
+        const attni_kernel_spec sequences = attni_hopper_sequences_spec();
+        precompile(p, &sequences);
+    }
     for (size_t i = 0; i < count; i++) precompile_dims(p, dims[i], dims_v[i]);
 }
 

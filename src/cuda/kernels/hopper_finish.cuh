@@ -6,6 +6,7 @@
 #ifndef ATTNI_HOPPER_FINISH_CUH
 #define ATTNI_HOPPER_FINISH_CUH
 
+#include "hopper_producer.cuh"
 #include "hopper_softmax.cuh"
 
 /* ---------------------------------------------------------------- finish */
@@ -51,9 +52,14 @@ DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t
     fence_async_proxy();
     named_barrier_sync(OWN + warpgroup, 128);
     if ((threadIdx.x & 127) == 0) {
+        const attni_tensor_map *map = maps_of(p, t->batch) + 3;
+        if (LENGTHS) {
+            tensor_map_acquire(map);
+        }
 #pragma unroll
         for (int i = 0; i < CHUNKS(DV); i++) {
-            tma_store(&p->o, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + warpgroup * 64, t->head, t->batch);
+            tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + warpgroup * 64, t->head,
+                      plane_of(t->batch));
         }
         tma_commit();
     }

@@ -14,7 +14,10 @@
 #define WIDTH_S BC
 #define WIDTH_O DV
 #define WARP_ROWS 16
-#define ANY_LENGTHS 0 /* ragged and padded lengths are forward_sm80's */
+#ifndef LENGTHS
+#define LENGTHS 0
+#endif
+#define ANY_LENGTHS LENGTHS
 #include "placement.cuh"
 #include "wgmma.cuh"
 

@@ -12,6 +12,13 @@
 
 /* ---------------------------------------------------------------- the producer: one thread, that copies */
 
+/* The maps Q, K, V, O of a sequence, and its batch coordinate in them. */
+DEVICE const attni_tensor_map *maps_of(const attni_forward_sm90_params *p, int batch) {
+    return LENGTHS ? p->maps + (i64)batch * ATTNI_MAPS : &p->q;
+}
+
+DEVICE int plane_of(int batch) { return LENGTHS ? 0 : batch; }
+
 /* How far the producer is. K of a block goes before V of the block before it, across tiles. */
 struct producer {
     int blocks; /* whose K is under way */
@@ -33,16 +40,16 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES;
         mbarrier_sleep(AT(v_empty) + 8 * stage, (block / STAGES & 1) ^ 1);
-        load_block(&p->v, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, CHUNKS(DV), at->due_row,
-                   at->due_head, at->due_batch);
+        load_block(maps_of(p, at->due_batch) + 2, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, CHUNKS(DV),
+                   at->due_row, at->due_head, plane_of(at->due_batch));
     }
 }
 
 DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *at) {
     const u32 stage = (u32)at->blocks % STAGES;
     mbarrier_sleep(AT(k_empty) + 8 * stage, ((u32)at->blocks / STAGES & 1) ^ 1);
-    load_block(&p->k, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->row, at->head,
-               at->batch);
+    load_block(maps_of(p, at->batch) + 1, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->row,
+               at->head, plane_of(at->batch));
     load_due_values(p, shared, at);
     at->due_row = at->row;
     at->due_head = at->head;
@@ -57,8 +64,8 @@ DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t
     for (int i = 0; i < WGS; i++) {
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
-            tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, &p->q, barrier, chunk * 64,
-                     t->row0 + i * 64, t->head, t->batch, ATTNI_EVICT_FIRST);
+            tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier, chunk * 64,
+                     t->row0 + i * 64, t->head, plane_of(t->batch), ATTNI_EVICT_FIRST);
         }
     }
 }
@@ -80,10 +87,18 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             return;
         }
         const tile_facts *t = &r->facts;
+        if (LENGTHS && (count == 0 || t->batch != at.batch)) {
+            for (int i = 0; i < 3; i++) {
+                tensor_map_acquire(maps_of(p, t->batch) + i);
+            }
+        }
         load_queries(p, t, AT(q) + slot * WGS * Q_PART_BYTES, AT(q_full) + 8 * slot);
         const int last = t->block_begin * BC;
         at.row = (t->block_end - 1) * BC;
         at.head = divide(t->head, &p->forward.by_gqa);
+        if (LENGTHS && t->keys == 0) {
+            at.head = p->forward.heads_kv; /* outside: zeros */
+        }
         at.batch = t->batch;
 #pragma unroll 1
         while (at.row >= last) {

@@ -64,6 +64,7 @@ typedef struct attni_forward_params {
     const float *sinks;                  /* null: none */
     float *accum_m, *accum_l, *accum_o;  /* arrays of an accumulator, by accum_mode; flash1: its state */
     void *scores; /* standard: S and P, 16 bits each, rows padded to multiples of 8 */
+    const int *order; /* null: sequences as they come; forward_sm90: the longest first */
 
     attni_tensor_strides q_stride, k_stride, v_stride, o_stride;
     attni_mask_strides bias_stride, mask_stride;
@@ -107,14 +108,28 @@ typedef struct attni_forward_params {
 /*
  * forward_sm90: the same, and the tensors as the copy engine knows them, (dim, row, head, batch) in boxes of 64
  * columns and 64 rows (q, o) or a block of keys (k, v).
+ *
+ * LENGTHS variants: sequences_sm90 goes before. It fills order, clears the ticket, and makes four maps of
+ * each sequence, in this order, with the sequence's own begin and rows and a batch of 1: what lies beyond its
+ * rows is then outside, read as zeros and never written.
  */
 typedef struct attni_forward_sm90_params {
     attni_tensor_map q, k, v, o;
     attni_forward_params forward;
+    attni_tensor_map *maps; /* null under full lengths */
+    int *order;             /* forward.order, to be filled */
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
     int tiles;        /* of attni_forward_schedule */
     int reserved;
 } attni_forward_sm90_params;
+
+#define ATTNI_SEQUENCES_THREADS 128
+#define ATTNI_MAPS 4 /* of a sequence */
+
+/* Of one-dimensional sequences_sm90: a thread a map. */
+ATTNI_GEOMETRY long long attni_sequences_grid(long long batch) {
+    return (batch * ATTNI_MAPS + ATTNI_SEQUENCES_THREADS - 1) / ATTNI_SEQUENCES_THREADS;
+}
 
 /*
  * The lab's kernels take attni_forward_params with these limits: f16 or bf16, dim_qk = dim_v = D of 64 or
@@ -221,6 +236,7 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
  *   EARLY    column groups of 8 whose exponentials come before the wait for the product P V
  *   MASK     0: a row sees all keys; 1: none after a last one (causal, right window); 2: nor before a first one
  *   SOFTCAP, ALIBI   1: the problem has it
+ *   LENGTHS  1: ragged or padded lengths, of queries or keys (left out where 0)
  */
 
 /* forward_sm90: facts of the tiles under way, kept in shared memory. */

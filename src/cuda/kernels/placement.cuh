@@ -58,6 +58,9 @@ DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     t->row0 = row_tile * BR;
     t->batch = divide(pair, &p->by_heads);
     t->head = pair - t->batch * p->heads_q;
+    if (ANY_LENGTHS && p->order) {
+        t->batch = p->order[t->batch];
+    }
     t->rows = length_of(p->lengths_q_kind, p->lengths_q, t->batch, p->seqlen_q, &t->q_row0);
     t->keys = length_of(p->lengths_k_kind, p->lengths_k, t->batch, p->seqlen_k, &t->k_row0);
 

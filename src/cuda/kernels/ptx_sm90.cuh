@@ -102,6 +102,26 @@ DEVICE void tma_store(const attni_tensor_map *map, u32 from, int dim, int row, i
 
 DEVICE void tma_commit(void) { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
+/*
+ * 9.7.9.28 tensormap.replace, of a map in global memory: where its tensor begins, and its rows. Afterwards
+ * tensor_map_release by the thread that did it, and tensor_map_acquire by one that uses the map (9.7.13.4).
+ */
+DEVICE void tensor_map_set(attni_tensor_map *map, const void *base, int rows) {
+    const u64 at = __cvta_generic_to_global(map), to = __cvta_generic_to_global(base);
+    asm volatile("tensormap.replace.tile.global_address.global.b1024.b64 [%0], %1;" ::"l"(at), "l"(to)
+                 : "memory");
+    asm volatile("tensormap.replace.tile.global_dim.global.b1024.b32 [%0], 1, %1;" ::"l"(at), "r"(rows)
+                 : "memory");
+}
+
+DEVICE void tensor_map_release(void) {
+    asm volatile("fence.proxy.tensormap::generic.release.gpu;" ::: "memory");
+}
+
+DEVICE void tensor_map_acquire(const attni_tensor_map *map) {
+    asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
+}
+
 /* At most `pending` of this thread's groups of stores still read shared memory. */
 #define tma_wait_read(pending) asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory")
 
