@@ -25,7 +25,7 @@
 #include <string.h>
 
 #include "core/philox.h"
-#include "cpu/kernel.h"
+#include "cpu/decode_ahead.h"
 #include "cpu/score_math.h"
 
 /* 2 * SIMD_LANES numbers as two vectors; a layer may have a cheaper order than memory's for bf16. */
@@ -55,11 +55,6 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 #define DECODE_TILE_ROWS 64
 #define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
 #define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
-/*
- * What is prefetched beside bytes of K or V: so many lines of K and as many of V, at every so manieth turn of a loop.
- */
-#define AHEAD_LINES(bytes) ((bytes) < 128 ? 1 : (int)(bytes) / 128)
-#define AHEAD_TURNS(bytes) ((bytes) < 128 ? 128 / (int)(bytes) : 1)
 
 /* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
 typedef struct decode_head {
@@ -80,28 +75,6 @@ typedef struct decode_scratch {
     int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
     int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
 } decode_scratch;
-
-/* K or V of the task's heads: base of the first key and head, bytes from key to key and head to head. */
-typedef struct decode_panel {
-    const char *base;
-    int64_t key_stride, head_stride, bytes; /* bytes of one row */
-} decode_panel;
-
-/*
- * The next block's lines of K and V in the order of memory: segments without a gap, as long as the strides allow. With
- * (batch, seqlen, heads, dim) packed the block is one segment, with (batch, heads, seqlen, dim) each head is one.
- */
-typedef struct decode_ahead {
-    const decode_panel *k, *v;
-    const char *k_line, *v_line;
-    int64_t lines; /* left in this segment */
-    int64_t key, segment, segments, segments_a_key, segment_lines;
-} decode_ahead;
-
-/* Some of them, for one loop. */
-typedef struct ahead_run {
-    const char *k, *v;
-} ahead_run;
 
 static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
     return ATTNI_DECODE_ROWS * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
@@ -136,84 +109,15 @@ static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t r
     }
 }
 
-/* Begins segment a->segment; after the last one there are no lines. */
-static void ahead_segment(decode_ahead *a) {
-    if (a->segment >= a->segments) return;
-    const int64_t key = a->key + a->segment / a->segments_a_key, head = a->segment % a->segments_a_key;
-    a->k_line = a->k->base + key * a->k->key_stride + head * a->k->head_stride;
-    a->v_line = a->v->base + key * a->v->key_stride + head * a->v->head_stride;
-    a->lines = a->segment_lines;
-}
-
-/* Plans keys [key, key_end). */
-static void ahead_begin(decode_ahead *a, const decode_panel *k, const decode_panel *v, int64_t key,
-                        int64_t key_end, int64_t heads) {
-    const int64_t keys = attni_max(0, key_end - key);
-    const bool heads_touch = k->head_stride == k->bytes && v->head_stride == v->bytes;
-    const int64_t together = heads_touch ? heads : 1;
-    const bool keys_touch = k->key_stride == together * k->bytes && v->key_stride == together * v->bytes;
-    *a = (decode_ahead){.k = k, .v = v, .k_line = k->base, .v_line = v->base, .key = key};
-    a->segments_a_key = heads / together;
-    a->segments = keys > 0 ? a->segments_a_key * (keys_touch ? 1 : keys) : 0;
-    a->segment_lines = attni_ceil_div((keys_touch ? keys : 1) * together * attni_max(k->bytes, v->bytes), 64);
-    ahead_segment(a);
-}
-
-/* Prefetches count lines of each at once, from segment to segment. */
-static void ahead_now(decode_ahead *a, int64_t count) {
-    for (; count > 0 && a->lines > 0; count--) {
-        simd_prefetch_far(a->k_line);
-        simd_prefetch_far(a->v_line);
-        a->k_line += 64;
-        a->v_line += 64;
-        if (--a->lines == 0) {
-            a->segment++;
-            ahead_segment(a);
-        }
-    }
-}
-
-/*
- * The next count lines. Where a segment ends they are prefetched at once, and the loop asks for lines after them, which
- * is harmless: they come next, or nothing does.
- */
-SIMD_INLINE ahead_run ahead_take(decode_ahead *a, int64_t count) {
-    if (a->lines <= count) {
-        ahead_now(a, count);
-        return (ahead_run){a->k_line, a->v_line};
-    }
-    const ahead_run run = {a->k_line, a->v_line};
-    a->k_line += 64 * count;
-    a->v_line += 64 * count;
-    a->lines -= count;
-    return run;
-}
-
-/* Lines of K and as many of V. A few at a time and often: the core has few buffers for lines in flight. */
-SIMD_INLINE void prefetch_lines(ahead_run *run, const int count) {
-    SIMD_UNROLL
-    for (int i = 0; i < count; i++) {
-        simd_prefetch_far(run->k + i * 64);
-        simd_prefetch_far(run->v + i * 64);
-    }
-    run->k += count * 64;
-    run->v += count * 64;
-}
-
 /* ---------------------------------------------------------------- scores */
 
-/* DECODE_STEP dims of a few keys, or the n that are left; the first ones begin the sums. */
+/* DECODE_STEP dims of a few keys; the first ones begin the sums. */
 SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dtype, const bool first,
-                            const float *q, const char *from, const int64_t offset[4], int64_t n,
+                            const float *q, const char *from, const int64_t offset[4],
                             vf acc[4][ATTNI_DECODE_ROWS]) {
     vf k[4][2];
     SIMD_UNROLL
-    for (int i = 0; i < keys; i++) {
-        if (n >= DECODE_STEP)
-            simd_load_two(dtype, from + offset[i], k[i]);
-        else
-            simd_load_two_part(dtype, from + offset[i], n, k[i]);
-    }
+    for (int i = 0; i < keys; i++) simd_load_two(dtype, from + offset[i], k[i]);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
@@ -238,12 +142,12 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const int span, cons
     ahead_run run = ahead_take(ahead, attni_ceil_div(dim, turns * DECODE_STEP) * lines);
     vf acc[4][ATTNI_DECODE_ROWS];
     prefetch_lines(&run, lines);
-    score_step(rows, keys, dtype, true, q, from, offset, dim, acc);
+    score_step(rows, keys, dtype, true, q, from, offset, acc);
     for (int64_t d = DECODE_STEP; d < dim; d += DECODE_STEP) {
         if (d % (turns * DECODE_STEP) == 0) prefetch_lines(&run, lines);
         from += DECODE_STEP * size;
         q += ATTNI_DECODE_ROWS * DECODE_STEP;
-        score_step(rows, keys, dtype, false, q, from, offset, dim - d, acc);
+        score_step(rows, keys, dtype, false, q, from, offset, acc);
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -261,7 +165,29 @@ SIMD_INLINE void score_sums(const int rows, const int span, const vf *x, float *
     for (int r = 0; r < rows; r++) memcpy(s + r * DECODE_KEYS, sums + r * span, (size_t)span * sizeof(float));
 }
 
-/* Raw products of keys [key, key + count) of the chunk. */
+/* Adds the products of the last dims, where they are fewer than DECODE_STEP: of any dtype, and rarely needed. */
+static void score_rest(attn_dtype dtype, float *s, const decode_head *h, const decode_panel *k,
+                       decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
+    const int64_t d = dim / DECODE_STEP * DECODE_STEP, size = dtype == ATTN_F32 ? 4 : 2;
+    const char *from = k->base + h->head * k->head_stride + key * k->key_stride + d * size;
+    ahead_now(ahead, attni_ceil_div(count * (dim - d) * size, 128));
+    for (int64_t row = 0; row < h->rows; row++) {
+        const float *q = h->q + d * ATTNI_DECODE_ROWS + row * DECODE_STEP;
+        for (int64_t j = 0; j < count; j += SIMD_LANES) {
+            vf x[SIMD_LANES];
+            for (int64_t i = 0; i < SIMD_LANES;
+                 i++) { /* beyond the last key that one again, which nobody sees */
+                vf two[2];
+                simd_load_two_part(dtype, from + attni_min(j + i, count - 1) * k->key_stride, dim - d, two);
+                x[i] = vf_fma(two[1], vf_load(q + SIMD_LANES), vf_mul(two[0], vf_load(q)));
+            }
+            float *at = s + row * DECODE_KEYS + j;
+            vf_store(at, vf_add(vf_load(at), simd_sums(x)));
+        }
+    }
+}
+
+/* Raw products of keys [key, key + count) of the chunk, over all steps of dims that are whole. */
 SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
                                const decode_panel *k, decode_ahead *ahead, int64_t key, int64_t count,
                                int64_t dim) {
@@ -284,19 +210,27 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s,
     }
 }
 
+/* All dims. */
+SIMD_INLINE void decode_all_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
+                                   const decode_panel *k, decode_ahead *ahead, int64_t key, int64_t count,
+                                   int64_t dim) {
+    const int64_t whole = dim / DECODE_STEP * DECODE_STEP;
+    if (whole > 0)
+        decode_scores(rows, dtype, s, h, k, ahead, key, count, whole);
+    else
+        memset(s, 0, ATTNI_DECODE_ROWS * DECODE_KEYS * sizeof(float));
+    if (whole < dim) score_rest(dtype, s, h, k, ahead, key, count, dim);
+}
+
 /* ---------------------------------------------------------------- values */
 
 /* One key's part of decode_values. */
 SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dtype, const float *p,
-                            const char *from, int64_t n, vf acc[ATTNI_DECODE_ROWS][4]) {
+                            const char *from, vf acc[ATTNI_DECODE_ROWS][4]) {
     vf x[4];
     SIMD_UNROLL
-    for (int c = 0; c < steps; c++) {
-        if (n >= DECODE_STEP)
-            simd_load_two(dtype, from + c * DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2), x + 2 * c);
-        else
-            simd_load_two_part(dtype, from, n, x);
-    }
+    for (int c = 0; c < steps; c++)
+        simd_load_two(dtype, from + c * DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2), x + 2 * c);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         const vf one = vf_set1(p[r * DECODE_KEYS]);
@@ -305,11 +239,11 @@ SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dt
     }
 }
 
-/* o[row][dims from d] += sum over keys of p[row][key] v[key][dims], DECODE_STEP dims so many times; n in the last. */
+/* o[row][dims from d] += sum over keys of p[row][key] v[key][dims], DECODE_STEP dims so many times. */
 SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype dtype,
                                const decode_scratch *w, const float *s, const decode_head *h,
                                const decode_panel *v, decode_ahead *ahead, int64_t key, int64_t count,
-                               int64_t d, int64_t n) {
+                               int64_t d) {
     const char *from = v->base + h->head * v->head_stride + key * v->key_stride;
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     float *o = h->o + d;
@@ -323,14 +257,13 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
     const int64_t bytes = 2 * steps * DECODE_STEP * size; /* of two keys, which make a turn */
     const int lines = AHEAD_LINES(bytes), turns = AHEAD_TURNS(bytes);
     ahead_run run = ahead_take(ahead, attni_ceil_div(count, 2 * turns) * lines);
-    int64_t j = 0;
-    for (; j + 2 <= count; j += 2) {
+    for (int64_t j = 0; j < count; j += 2) {
         if (j % (2 * turns) == 0) prefetch_lines(&run, lines);
-        value_step(rows, steps, dtype, s + j, from, n, acc);
-        value_step(rows, steps, dtype, s + j + 1, from + v->key_stride, n, acc);
+        value_step(rows, steps, dtype, s + j, from, acc);
+        /* after an odd number of keys the last one again, whose probability is 0 there */
+        value_step(rows, steps, dtype, s + j + 1, j + 1 < count ? from + v->key_stride : from, acc);
         from += 2 * v->key_stride;
     }
-    if (j < count) value_step(rows, steps, dtype, s + j, from, n, acc);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
@@ -338,16 +271,37 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
     }
 }
 
-/* The same for all dims. */
+/* The last dims, where they are fewer than DECODE_STEP: of any dtype, and rarely needed. */
+static void value_rest(attn_dtype dtype, const decode_scratch *w, const float *s, const decode_head *h,
+                       const decode_panel *v, decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
+    const int64_t d = dim / DECODE_STEP * DECODE_STEP, size = dtype == ATTN_F32 ? 4 : 2;
+    const char *from = v->base + h->head * v->head_stride + key * v->key_stride + d * size;
+    ahead_now(ahead, attni_ceil_div(count * (dim - d) * size, 128));
+    for (int64_t row = 0; row < h->rows; row++) {
+        float *o = h->o + row * w->ld_o + d;
+        vf first = vf_load(o), second = vf_load(o + SIMD_LANES);
+        for (int64_t j = 0; j < count; j++) {
+            const vf p = vf_set1(s[row * DECODE_KEYS + j]);
+            vf two[2];
+            simd_load_two_part(dtype, from + j * v->key_stride, dim - d, two);
+            first = vf_fma(p, two[0], first);
+            second = vf_fma(p, two[1], second);
+        }
+        vf_store(o, first);
+        vf_store(o + SIMD_LANES, second);
+    }
+}
+
+/* All dims. */
 SIMD_INLINE void decode_all_values(const int rows, const attn_dtype dtype, const decode_scratch *w,
                                    const float *s, const decode_head *h, const decode_panel *v,
                                    decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
     const int steps = rows > 4 ? 1 : 2; /* of dims whose o is in registers */
     int64_t d = 0;
     for (; d + steps * DECODE_STEP <= dim; d += steps * DECODE_STEP)
-        decode_values(rows, steps, dtype, w, s, h, v, ahead, key, count, d, DECODE_STEP);
-    for (; d < dim; d += DECODE_STEP)
-        decode_values(rows, 1, dtype, w, s, h, v, ahead, key, count, d, attni_min(DECODE_STEP, dim - d));
+        decode_values(rows, steps, dtype, w, s, h, v, ahead, key, count, d);
+    if (steps > 1 && d + DECODE_STEP <= dim) decode_values(rows, 1, dtype, w, s, h, v, ahead, key, count, d);
+    if (dim % DECODE_STEP != 0) value_rest(dtype, w, s, h, v, ahead, key, count, dim);
 }
 
 /* ---------------------------------------------------------------- softmax of one row's block */
@@ -385,8 +339,7 @@ static void decode_dropout(const attni_job *job, const attni_tile *tile, int64_t
 }
 
 /* One row's scores, of which there are count, to probabilities in place; moves m, l and the row's o. */
-SIMD_INLINE void row_probabilities(const decode_scratch *w, decode_head *h, int64_t row, int64_t count,
-                                   float *s) {
+static void row_probabilities(const decode_scratch *w, decode_head *h, int64_t row, int64_t count, float *s) {
     vf highest = vf_set1(-INFINITY);
     for (int64_t j = 0; j < count; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
     const vf scale = vf_set1(w->units.to_log2);
@@ -451,7 +404,7 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
         if (i == 0)
             ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
                         tile->heads);
-        if (count > 0) decode_scores(rows, dtype, s, h, &k, &ahead, key, count, p->dim_qk);
+        if (count > 0) decode_all_scores(rows, dtype, s, h, &k, &ahead, key, count, p->dim_qk);
         if (before != NULL)
             decode_all_values(rows, dtype, w, before_s, before, &v, &ahead, before_key,
                               attni_min(DECODE_KEYS, count_all - before_key), p->dim_v);
@@ -476,17 +429,35 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
     }
 }
 
-SIMD_INLINE void decode_rows(const int rows, const attni_job *job, const attni_tile *tile, decode_scratch *w,
-                             int64_t begin, int64_t end) {
-    if (job->p->dtype_kv == ATTN_F32)
-        decode_chunk(rows, ATTN_F32, job, tile, w, begin, end);
-    else if (DECODE_COMPACT)
-        decode_chunk(rows, job->p->dtype_kv, job, tile, w, begin, end);
-    else if (job->p->dtype_kv == ATTN_F16)
-        decode_chunk(rows, ATTN_F16, job, tile, w, begin, end);
+SIMD_INLINE void decode_dtype(const attn_dtype dtype, const attni_job *job, const attni_tile *tile,
+                              decode_scratch *w, int64_t begin, int64_t end) {
+    if (tile->row_end == 1)
+        decode_chunk(1, dtype, job, tile, w, begin, end);
+    else if (tile->row_end <= 4 && !DECODE_COMPACT)
+        decode_chunk(4, dtype, job, tile, w, begin, end);
     else
-        decode_chunk(rows, ATTN_BF16, job, tile, w, begin, end);
+        decode_chunk(ATTNI_DECODE_ROWS, dtype, job, tile, w, begin, end);
 }
+
+/* Not inlined: compilers take longer over one large function than over three. */
+static SIMD_CALLED void decode_f32(const attni_job *job, const attni_tile *tile, decode_scratch *w,
+                                   int64_t begin, int64_t end) {
+    decode_dtype(ATTN_F32, job, tile, w, begin, end);
+}
+
+static SIMD_CALLED void decode_f16(const attni_job *job, const attni_tile *tile, decode_scratch *w,
+                                   int64_t begin, int64_t end) {
+    decode_dtype(DECODE_COMPACT ? job->p->dtype_kv : ATTN_F16, job, tile, w, begin, end);
+}
+
+#if !DECODE_COMPACT
+static SIMD_CALLED void decode_bf16(const attni_job *job, const attni_tile *tile, decode_scratch *w,
+                                    int64_t begin, int64_t end) {
+    decode_dtype(ATTN_BF16, job, tile, w, begin, end);
+}
+#else
+#define decode_bf16 decode_f16
+#endif
 
 /* DECODE_STEP numbers in memory's order to the order of simd_load_two, and back. */
 static void order_lanes(attn_dtype dtype, const float *from, float *to) {
@@ -571,12 +542,12 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
         attni_max(key_begin, seen_begin == INT64_MAX ? key_end : seen_begin / DECODE_KEYS * DECODE_KEYS);
     const int64_t end = attni_min(key_end, seen_end);
     if (begin < end) {
-        if (tile->row_end == 1)
-            decode_rows(1, job, tile, &w, begin, end);
-        else if (tile->row_end <= 4 && !DECODE_COMPACT)
-            decode_rows(4, job, tile, &w, begin, end);
+        if (p->dtype_kv == ATTN_F32)
+            decode_f32(job, tile, &w, begin, end);
+        else if (p->dtype_kv == ATTN_F16)
+            decode_f16(job, tile, &w, begin, end);
         else
-            decode_rows(ATTNI_DECODE_ROWS, job, tile, &w, begin, end);
+            decode_bf16(job, tile, &w, begin, end);
     }
     for (int64_t i = 0; i < w.count; i++) {
         const int64_t offset = w.heads[i].head * partial_stride;

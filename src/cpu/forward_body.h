@@ -164,9 +164,9 @@ SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scal
 /* ---------------------------------------------------------------- accumulate */
 
 /* One sub against keys [begin, end) of the block at key0 (begin a multiple of FORWARD_MR from it). */
-SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile *tile,
-                            const forward_shape *f, forward_scratch *w, int64_t sub, int64_t key0,
-                            int64_t begin, int64_t end) {
+SIMD_INLINE void accumulate_vectors(const int nv, const attni_job *job, const attni_tile *tile,
+                                    const forward_shape *f, forward_scratch *w, int64_t sub, int64_t key0,
+                                    int64_t begin, int64_t end) {
     const int64_t first = sub * FORWARD_SUB_ROWS;
     const int64_t count = attni_round_up(end - begin, FORWARD_MR);
     const float *q = w->q + first * f->units_qk, *k = w->k + begin * f->units_qk;
@@ -197,6 +197,19 @@ SIMD_INLINE void accumulate(const int nv, const attni_job *job, const attni_tile
         output_tile(nv, w->s, w->v + d / FORWARD_MR * f->ld_v + begin / SIMD_PAIR * FORWARD_MR,
                     count / SIMD_PAIR, o + d * FORWARD_SUB_ROWS);
     }
+}
+
+/* The same with as few vectors as hold the sub's rows. Not inlined: compilers take longer over one large function. */
+static SIMD_CALLED void accumulate(const attni_job *job, const attni_tile *tile, const forward_shape *f,
+                                   forward_scratch *w, int64_t sub, int64_t key0, int64_t begin, int64_t end,
+                                   int64_t rows) {
+    const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
+    if (FORWARD_NV >= 3 && nv == 3)
+        accumulate_vectors(FORWARD_NV >= 3 ? 3 : 1, job, tile, f, w, sub, key0, begin, end);
+    else if (FORWARD_NV >= 2 && nv == 2)
+        accumulate_vectors(FORWARD_NV >= 2 ? 2 : 1, job, tile, f, w, sub, key0, begin, end);
+    else
+        accumulate_vectors(1, job, tile, f, w, sub, key0, begin, end);
 }
 
 /* ---------------------------------------------------------------- finish */
@@ -275,17 +288,7 @@ static void forward_tile(const attni_job *job, const attni_tile *tile, void *scr
             if (done[sub] && job->kind == ATTNI_RUN_FORWARD) o_end = first + count;
             ahead_set(&w.ahead[AHEAD_Q], first + count, q_end, q_bytes, steps);
             ahead_set(&w.ahead[AHEAD_O], first, o_end, o_bytes, steps);
-#if FORWARD_NV >= 3
-            if (count > 2 * SIMD_LANES)
-                accumulate(3, job, tile, &f, &w, sub, key, begin, end);
-            else
-#endif
-#if FORWARD_NV >= 2
-                if (count > SIMD_LANES)
-                accumulate(2, job, tile, &f, &w, sub, key, begin, end);
-            else
-#endif
-                accumulate(1, job, tile, &f, &w, sub, key, begin, end);
+            accumulate(job, tile, &f, &w, sub, key, begin, end, count);
             if (done[sub]) finish_sub(job, tile, &f, &w, sub, count);
         }
     }

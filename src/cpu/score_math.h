@@ -5,6 +5,15 @@
 #include "core/philox.h"
 #include "cpu/kernel.h"
 
+/* A function that stays one, so that the file compiles in less time. */
+#ifndef SIMD_CALLED
+#if defined(__GNUC__)
+#define SIMD_CALLED __attribute__((noinline))
+#else
+#define SIMD_CALLED
+#endif
+#endif
+
 #define LOG2_E 1.44269504088896341f
 #define LN_2 0.69314718055994530942
 #define LAZY 8.0f /* log2 of how much a row's maximum may outgrow its reference */
