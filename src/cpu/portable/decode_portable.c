@@ -1,4 +1,4 @@
-/* decode_portable: see decode_body.h. Compact, since in plain C the variants of other tiers take 13 s to compile. */
+/* decode_portable: see decode_body.h. Compact, since in plain C the variants of other tiers take long to compile. */
 #include "cpu/portable/simd_portable.h"
 
 #define DECODE_COMPACT 1
