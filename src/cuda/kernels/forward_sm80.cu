@@ -451,6 +451,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         v_bytes = copy_bytes(DV, SLICE_DIM(t));
         from = open_keys(&p, &t);
         load_queries(&p, &t, smem, shared);
+        cp_async_commit(); /* Q goes to registers while K and V are under way */
         const int slot = block & (STAGES - 1);
         if (block < copied_whole) {
             LOAD_WHOLE_K(slot);
@@ -481,7 +482,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
     }
     if (QREG || p.scale <= 0.0f) {
-        cp_async_wait(0);
+        cp_async_wait(1);
         block_barrier();
         if (p.scale <= 0.0f) {
             turn_queries(smem, p.scale);
