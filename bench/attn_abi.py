@@ -9,7 +9,7 @@ import sys
 
 DEFAULT = -(2**63)  # ATTN_STRIDE_PACKED, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEFAULT, ATTN_WINDOW_UNLIMITED
 CPU, CUDA = 0, 1
-F32, F16, BF16 = 0, 1, 2
+F32, F16, BF16, F8_E4M3, F8_E5M2 = 0, 1, 2, 3, 4
 CAUSAL = 1
 INVALID_ARGUMENT, UNSUPPORTED = 1, 2
 ALGORITHMS = {"auto": 0, "standard": 1, "flash1": 2, "flash2": 3}
@@ -36,7 +36,8 @@ class Problem(ctypes.Structure):
                 + fields(C_I32, "has_alibi has_sinks has_bias has_mask dtype_bias")
                 + fields(Strides, "bias mask_strides") + fields(C_I64, "alibi_stride_batch")
                 + fields(C_I32, "needs_backward deterministic batch_invariant reserved")
-                + fields(Strides, "dout dq dk dv"))
+                + fields(Strides, "dout dq dk dv") + fields(C_I32, "has_scales reserved_scales")
+                + fields(C_I64, "scale_stride_batch scale_stride_head"))
 
 
 class PlanOptions(ctypes.Structure):
@@ -49,7 +50,7 @@ class Tensors(ctypes.Structure):
                 + fields(POINTER, "q k v o lse lengths_q lengths_k bias mask alibi_slopes sinks")
                 + fields(C_I64, "seqlen_q seqlen_k total_q query_start key_start")
                 + fields(C_U64, "dropout_seed dropout_offset") + fields(C_F32, "scale") + fields(C_I32, "reserved")
-                + fields(POINTER, "dout dlse dq dk dv dbias dsinks"))
+                + fields(POINTER, "dout dlse dq dk dv dbias dsinks q_scale k_scale v_scale"))
 
 
 def make_problem(**given):

@@ -52,7 +52,13 @@ typedef enum attn_status {
     ATTN_COMPILE_ERROR = 7        /* a kernel had to be compiled at run time and could not be */
 } attn_status;
 
-typedef enum attn_dtype { ATTN_F32 = 0, ATTN_F16 = 1, ATTN_BF16 = 2 } attn_dtype;
+typedef enum attn_dtype {
+    ATTN_F32 = 0,
+    ATTN_F16 = 1,
+    ATTN_BF16 = 2,
+    ATTN_F8_E4M3 = 3, /* q, k and v alone; no infinities, largest 448 (OCP 8-bit floating point) */
+    ATTN_F8_E5M2 = 4  /* q, k and v alone */
+} attn_dtype;
 
 typedef enum attn_device { ATTN_DEVICE_CPU = 0, ATTN_DEVICE_CUDA = 1 } attn_device;
 
@@ -131,7 +137,8 @@ typedef struct attn_problem {
     int64_t seqlen_q, seqlen_k; /* the largest that a run may have; 0 allowed */
     int64_t dim_qk, dim_v; /* 1 to 1024 */
 
-    attn_dtype dtype_q, dtype_kv, dtype_o; /* K and V of Q's dtype, or f16 or bf16 under f32 queries */
+    /* K and V of Q's dtype, or f16 or bf16 under f32 queries; O of any but f8, under f8 f16 or bf16 */
+    attn_dtype dtype_q, dtype_kv, dtype_o;
     attn_strides q, k, v, o;
 
     attn_lengths lengths_q, lengths_k;
@@ -159,6 +166,12 @@ typedef struct attn_problem {
     /* needs_backward: gradients in attn_tensors, shaped as o, q, k and v and of their dtypes; 0 broadcasts
      * dout alone. Where k or v is broadcast, dk and dv are not summed over what it is broadcast to. */
     attn_strides dout, dq, dk, dv;
+
+    /* f8: attn_tensors.q_scale, k_scale and v_scale are given, a number for each (batch, kv head): that of
+     * batch b and kv head h is b * scale_stride_batch + h * scale_stride_head. 0 and 0: one for the tensor */
+    int32_t has_scales;
+    int32_t reserved_scales; /* 0 */
+    int64_t scale_stride_batch, scale_stride_head;
 } attn_problem;
 
 /* clang-format off */
@@ -177,7 +190,7 @@ typedef struct attn_problem {
             ATTN_WINDOW_UNLIMITED, ATTN_WINDOW_UNLIMITED, 0.0f, 0.0f, 0, 0, 0, 0, ATTN_F32,        \
             ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, 0, 0, 0, 0, 0,                     \
             ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT, ATTN_STRIDES_PACKED_INIT,          \
-            ATTN_STRIDES_PACKED_INIT                                                               \
+            ATTN_STRIDES_PACKED_INIT, 0, 0, 0, 0                                                   \
     }
 /* clang-format on */
 
@@ -327,6 +340,10 @@ typedef struct attn_tensors {
     float *dbias; /* packed (batch, heads_q, seqlen_q, seqlen_k) of the problem, float32 whatever dtype_bias
                      is, with 1 for each of the first three whose stride in problem.bias is 0: summed over it */
     float *dsinks; /* (heads_q) */
+
+    /* f8: an element of q, k or v stands for itself times these. Those of q are its group's: (batch, heads_kv)
+     * like the others. Any numbers; read on the device, by the run */
+    const float *q_scale, *k_scale, *v_scale;
 } attn_tensors;
 
 /* clang-format off */
@@ -334,7 +351,7 @@ typedef struct attn_tensors {
     {                                                                                             \
         sizeof(attn_tensors), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ATTN_LENGTH_DEFAULT,               \
             ATTN_LENGTH_DEFAULT, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEFAULT,                      \
-            ATTN_POSITION_DEFAULT, 0, 0, ATTN_SCALE_DEFAULT, 0, 0, 0, 0, 0, 0, 0, 0                \
+            ATTN_POSITION_DEFAULT, 0, 0, ATTN_SCALE_DEFAULT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0       \
     }
 /* clang-format on */
 

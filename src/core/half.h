@@ -1,4 +1,4 @@
-/* f16 and bf16 from and to f32, one number at a time, rounding to nearest even. */
+/* f16 and bf16 from and to f32, and f8 from f32, one number at a time, rounding to nearest even. */
 #ifndef ATTNI_HALF_H
 #define ATTNI_HALF_H
 
@@ -43,6 +43,22 @@ static inline uint16_t attni_f32_to_f16(float x) {
         return sign | (uint16_t)(attni_bits(rounded) - 0x3f000000);
     }
     return sign | (uint16_t)((magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13);
+}
+
+/* What is beyond the largest number, inf included, becomes that number, as quantisers do; NaN stays one. e4m3:
+ * fraction_bits 3, e5m2: 2. */
+static inline uint8_t attni_f32_to_f8(float x, int fraction_bits) {
+    const uint32_t u = attni_bits(x), magnitude = u & 0x7fffffff, lost = 23 - (uint32_t)fraction_bits;
+    const uint8_t sign = (uint8_t)(u >> 24 & 0x80);
+    const uint32_t bias = fraction_bits == 3 ? 7 : 15, largest = fraction_bits == 3 ? 0x7e : 0x7b;
+    if (magnitude > 0x7f800000) return sign | 0x7f;
+    if (magnitude >> 23 < 128 - bias) { /* below the smallest normal number: adding a power of two rounds */
+        const float at = attni_from_bits((127 - bias + 1 + lost) << 23);
+        return sign | (uint8_t)(attni_bits(attni_from_bits(magnitude) + at) - attni_bits(at));
+    }
+    const uint32_t half = (1u << (lost - 1)) - 1 + (magnitude >> lost & 1);
+    const uint32_t rounded = ((magnitude + half) >> lost) - ((127 - bias) << fraction_bits);
+    return sign | (uint8_t)(rounded < largest ? rounded : largest);
 }
 
 #endif

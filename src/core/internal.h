@@ -142,7 +142,10 @@ attn_status attni_struct_copy(void *destination, const void *source, size_t size
 /* Checks everything about a problem that no back end need know, and resolves its strides. */
 attn_status attni_problem_resolve(const attn_problem *problem, attn_problem *resolved);
 
-static inline size_t attni_dtype_size(attn_dtype dtype) { return dtype == ATTN_F32 ? 4 : 2; }
+static inline bool attni_dtype_is_f8(attn_dtype dtype) { return dtype >= ATTN_F8_E4M3; }
+static inline size_t attni_dtype_size(attn_dtype dtype) {
+    return dtype == ATTN_F32 ? 4 : attni_dtype_is_f8(dtype) ? 1 : 2;
+}
 const char *attni_dtype_name(attn_dtype dtype);
 
 /* The arrays of an accumulator for R rows of dim_v numbers; bytes may be null. */

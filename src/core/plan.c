@@ -113,6 +113,11 @@ static attn_status check_tensors(const attn_plan *plan, attni_run_kind kind, con
         if (p->has_bias) ATTNI_TRY(check_pointer("bias", t->bias, attni_dtype_size(p->dtype_bias), any_k));
         if (p->has_mask) ATTNI_TRY(check_pointer("mask", t->mask, 1, any_k));
         if (p->has_alibi) ATTNI_TRY(check_pointer("alibi_slopes", t->alibi_slopes, 4, any_k));
+        if (p->has_scales) {
+            ATTNI_TRY(check_pointer("q_scale", t->q_scale, 4, any_k));
+            ATTNI_TRY(check_pointer("k_scale", t->k_scale, 4, any_k));
+            ATTNI_TRY(check_pointer("v_scale", t->v_scale, 4, any_k));
+        }
         if (p->lengths_k != ATTN_LENGTHS_FULL)
             ATTNI_TRY(check_pointer("lengths_k", t->lengths_k, 4, p->batch > 0));
     }

@@ -10,6 +10,8 @@ const char *attni_dtype_name(attn_dtype dtype) {
     case ATTN_F32: return "f32";
     case ATTN_F16: return "f16";
     case ATTN_BF16: return "bf16";
+    case ATTN_F8_E4M3: return "f8_e4m3";
+    case ATTN_F8_E5M2: return "f8_e5m2";
     }
     return "unknown";
 }
@@ -130,15 +132,46 @@ static attn_status resolve_scores(const char *name, attn_score_strides *s, const
 
 static attn_status check_dtypes(const attn_problem *p) {
     static const char allowed[] = "ATTN_F32 (0), ATTN_F16 (1) or ATTN_BF16 (2)";
-    ATTNI_TRY(check_enum("problem.dtype_q", p->dtype_q, ATTN_BF16, allowed));
-    ATTNI_TRY(check_enum("problem.dtype_kv", p->dtype_kv, ATTN_BF16, allowed));
+    static const char inputs[] =
+        "ATTN_F32 (0), ATTN_F16 (1), ATTN_BF16 (2), ATTN_F8_E4M3 (3) or ATTN_F8_E5M2 (4)";
+    ATTNI_TRY(check_enum("problem.dtype_q", p->dtype_q, ATTN_F8_E5M2, inputs));
+    ATTNI_TRY(check_enum("problem.dtype_kv", p->dtype_kv, ATTN_F8_E5M2, inputs));
     ATTNI_TRY(check_enum("problem.dtype_o", p->dtype_o, ATTN_BF16, allowed));
     ATTNI_TRY(check_enum("problem.dtype_bias", p->dtype_bias, ATTN_BF16, allowed));
-    if (p->dtype_kv != p->dtype_q && p->dtype_q != ATTN_F32)
+    if (p->dtype_kv != p->dtype_q && (p->dtype_q != ATTN_F32 || attni_dtype_is_f8(p->dtype_kv)))
         return attni_fail(
             ATTN_INVALID_ARGUMENT,
             "problem.dtype_kv is %s with %s queries; allowed is %s, or f16 or bf16 under f32 queries",
             attni_dtype_name(p->dtype_kv), attni_dtype_name(p->dtype_q), attni_dtype_name(p->dtype_q));
+    if (attni_dtype_is_f8(p->dtype_q) && p->dtype_o == ATTN_F32)
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "problem.dtype_o is f32 with %s queries; allowed is f16 or bf16",
+                          attni_dtype_name(p->dtype_q));
+    return ATTN_OK;
+}
+
+/* What f8 has, and what it alone has. */
+static attn_status check_f8(const attn_problem *p) {
+    const bool f8 = attni_dtype_is_f8(p->dtype_q);
+    ATTNI_TRY(check_range("problem.has_scales", p->has_scales, 0, 1));
+    ATTNI_TRY(check_range("problem.reserved_scales", p->reserved_scales, 0, 0));
+    if (p->has_scales && !f8)
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "problem.has_scales is 1 with %s queries; f8 alone has scales",
+                          attni_dtype_name(p->dtype_q));
+    if (f8 && p->needs_backward)
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "problem.needs_backward is 1 with %s queries; f8 has a forward alone",
+                          attni_dtype_name(p->dtype_q));
+    int64_t last = 1;
+    if (p->has_scales && (!add_extent(&last, p->scale_stride_batch, p->batch) ||
+                          !add_extent(&last, p->scale_stride_head, p->heads_kv) || last > INT64_MAX / 4))
+        return attni_fail(
+            ATTN_INVALID_ARGUMENT,
+            "problem.scale_stride_batch is %lld and scale_stride_head %lld; times %lld and %lld "
+            "they overflow int64",
+            (long long)p->scale_stride_batch, (long long)p->scale_stride_head, (long long)p->batch,
+            (long long)p->heads_kv);
     return ATTN_OK;
 }
 
@@ -204,6 +237,7 @@ attn_status attni_problem_resolve(const attn_problem *problem, attn_problem *p) 
     ATTNI_TRY(check_range("problem.dim_v", p->dim_v, 1, ATTNI_DIM_LIMIT));
     ATTNI_TRY(check_dtypes(p));
     ATTNI_TRY(check_options(p));
+    ATTNI_TRY(check_f8(p));
     const int64_t rows = product(product(p->batch, p->heads_q), p->seqlen_q);
     if (product(rows, (p->dim_v + 2) * 4) < 0)
         return attni_fail(ATTN_INVALID_ARGUMENT,

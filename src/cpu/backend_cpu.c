@@ -174,6 +174,12 @@ static attn_status plan_open(attn_plan *plan) {
         return attni_fail(ATTN_UNSUPPORTED,
                           "options.algorithm is %d; a CPU context has AUTO (0) and FLASH2 (3)",
                           (int)plan->options.algorithm);
+    if (attni_dtype_is_f8(p->dtype_q))
+        return attni_fail(
+            ATTN_UNSUPPORTED,
+            "problem.dtype_q is %s; a CPU context takes f32, f16 and bf16, and a CUDA context on "
+            "Hopper f8",
+            attni_dtype_name(p->dtype_q));
     attn_isa asked;
     ATTNI_TRY(asked_isa(plan, &asked));
     attni_cpu_plan *c = attni_alloc(plan->context, sizeof *c);

@@ -1,6 +1,7 @@
 /*
  * What a plain program in float32 would answer: scores and softmax in float32, normalised P rounded
- * to V's type where that has 16 bits, the product summed in float32, O rounded to its type. Its
+ * to V's type where that has 16 bits, the product summed in float32, O rounded to its type. Under 8-bit V, P is not
+ * normalised before it is rounded to e4m3, which has no small numbers, but times 256 over the row's largest. Its
  * distance from the truth is the yardstick of tolerance.h.
  */
 #include "reference_head.h"
@@ -38,9 +39,17 @@ void attni_reference_naive_row(const attni_reference_head *head, int64_t row, fl
     }
     *lse = (double)(top + logf(sum));
 
+    attn_dtype p_dtype = attni_reference_p_dtype(head->dtype_kv);
+    float divisor = sum, after = 1.0f;
+    if (attni_reference_size(p_dtype) == 1) {
+        float largest = 0.0f; /* below 1 where a sink is the top */
+        for (int64_t j = 0; j < head->keys; ++j) largest = weights[j] > largest ? weights[j] : largest;
+        divisor = largest > 0.0f ? largest / 256.0f : 1.0f;
+        after = divisor / sum;
+    }
     for (int64_t j = 0; j < head->keys; ++j) {
-        float p = weights[j] / sum * (float)head->keep[row * head->keys + j] * (float)head->keep_scale;
-        weights[j] = (float)attni_reference_round((double)p, head->dtype_kv);
+        float p = weights[j] / divisor * (float)head->keep[row * head->keys + j] * (float)head->keep_scale;
+        weights[j] = (float)attni_reference_round((double)p, p_dtype) * after;
     }
     for (int64_t d = 0; d < head->dim_v; ++d) {
         float total = 0.0f;

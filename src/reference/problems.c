@@ -26,10 +26,11 @@ static int64_t draw_edge(attni_random *r, int64_t most) {
 }
 
 /* Padded dims of the variants that a device is tested on; the true ones are up to 31 less. */
-static void draw_device_dims(attni_random *r, int64_t unit, attn_problem *p) {
+static void draw_device_dims(attni_random *r, const attni_problems_limits *limits, int64_t unit,
+                             attn_problem *p) {
     static const int64_t pairs[][2] = {{64, 64}, {128, 128}, {64, 64}, {128, 128}, {256, 256},
                                        {32, 32}, {64, 32},   {96, 96}, {192, 128}, {576, 512}};
-    const int64_t *pair = pairs[range(r, 0, COUNT(pairs) - 1)];
+    const int64_t *pair = pairs[range(r, 0, limits->f8 ? 3 : COUNT(pairs) - 1)];
     const int whole = chance(r, 50);
     p->dim_qk = pair[0] - (whole ? 0 : range(r, 0, 31) / unit * unit);
     p->dim_v = pair[1] - (whole ? 0 : range(r, 0, 31) / unit * unit);
@@ -37,6 +38,7 @@ static void draw_device_dims(attni_random *r, int64_t unit, attn_problem *p) {
 
 /* Elements that every stride and every tensor's begin is a multiple of. */
 static int64_t draw_unit(attni_random *r, const attni_problems_limits *limits) {
+    if (limits->f8) return 16;
     return limits->device && chance(r, 75) ? 8 : 1;
 }
 
@@ -79,7 +81,7 @@ static void draw_sizes(attni_random *r, const attni_problems_limits *limits, int
         p->seqlen_q = draw_edge(r, 385);
         p->seqlen_k = draw_edge(r, 385);
     }
-    if (limits->device) draw_device_dims(r, unit, p);
+    if (limits->device) draw_device_dims(r, limits, unit, p);
     p->heads_q = group * p->heads_kv;
     while (work_of(p) > work) {
         if (p->batch > 1)
@@ -109,6 +111,7 @@ static void draw_dtypes(attni_random *r, const attni_problems_limits *limits, at
     p->dtype_o = chance(r, 70) ? p->dtype_q : (attn_dtype)range(r, 0, 2);
     p->dtype_bias = (attn_dtype)range(r, 0, 2);
     if (limits->device) p->dtype_q = p->dtype_kv = p->dtype_o = chance(r, 70) ? ATTN_BF16 : ATTN_F16;
+    if (limits->f8) p->dtype_q = p->dtype_kv = chance(r, 70) ? ATTN_F8_E4M3 : ATTN_F8_E5M2;
 }
 
 static void draw_options(attni_random *r, const attni_problems_limits *limits, attn_problem *p) {
@@ -132,6 +135,17 @@ static void draw_options(attni_random *r, const attni_problems_limits *limits, a
         p->softcap = p->dropout_p = 0.0f;
         p->has_alibi = p->has_bias = p->has_mask = 0;
     }
+}
+
+/* Scales for each head, for the tensor, or anything between; only what forward_sm90_f8 has beside them. */
+static void draw_f8_options(attni_random *r, attn_problem *p) {
+    p->softcap = p->dropout_p = 0.0f;
+    p->has_alibi = p->has_bias = p->has_mask = 0;
+    p->lengths_q = p->lengths_k = ATTN_LENGTHS_FULL;
+    p->has_scales = chance(r, 80);
+    if (!p->has_scales || chance(r, 25)) return;
+    p->scale_stride_head = range(r, 0, 2);
+    p->scale_stride_batch = chance(r, 60) ? p->heads_kv * p->scale_stride_head : range(r, 0, 9);
 }
 
 /* ---------------------------------------------------------------- lengths and positions */
@@ -297,6 +311,11 @@ static int draw_layouts(attni_random *r, int64_t unit, attni_problems_case *c) {
     if (p->has_alibi && !attni_buffer_input(&c->buffers[ATTNI_PROBLEMS_SLOPES], slopes * 4, 4, 0)) return -1;
     if (p->has_sinks && !attni_buffer_input(&c->buffers[ATTNI_PROBLEMS_SINKS], p->heads_q * 4, 4, 0))
         return -1;
+    int64_t scales = p->scale_stride_head * (p->heads_kv - 1) + 1;
+    if (p->batch > 1) scales += p->scale_stride_batch * (p->batch - 1);
+    for (int i = ATTNI_PROBLEMS_Q_SCALE; p->has_scales && i <= ATTNI_PROBLEMS_V_SCALE; ++i) {
+        if (!attni_buffer_input(&c->buffers[i], scales * 4, 4, 0)) return -1;
+    }
     return 0;
 }
 
@@ -332,6 +351,9 @@ void attni_problems_point(attni_problems_case *c) {
     t->mask = pointer_of(c, ATTNI_PROBLEMS_MASK);
     t->alibi_slopes = pointer_of(c, ATTNI_PROBLEMS_SLOPES);
     t->sinks = pointer_of(c, ATTNI_PROBLEMS_SINKS);
+    t->q_scale = pointer_of(c, ATTNI_PROBLEMS_Q_SCALE);
+    t->k_scale = pointer_of(c, ATTNI_PROBLEMS_K_SCALE);
+    t->v_scale = pointer_of(c, ATTNI_PROBLEMS_V_SCALE);
     t->dout = pointer_of(c, ATTNI_PROBLEMS_DOUT);
     t->dlse = pointer_of(c, ATTNI_PROBLEMS_DLSE);
     t->dq = (void *)(uintptr_t)pointer_of(c, ATTNI_PROBLEMS_DQ);
@@ -348,6 +370,7 @@ static int make(attni_random *r, attni_problems_case *c, const attni_problems_li
     draw_sizes(r, limits, unit, p);
     draw_dtypes(r, limits, p);
     if (chance(r, 90)) draw_options(r, limits, p);
+    if (limits->f8) draw_f8_options(r, p);
     if (draw_lengths(r, p->lengths_q, p->batch, p->seqlen_q, &c->buffers[ATTNI_PROBLEMS_LENGTHS_Q],
                      &t->seqlen_q) ||
         draw_lengths(r, p->lengths_k, p->batch, p->seqlen_k, &c->buffers[ATTNI_PROBLEMS_LENGTHS_K],

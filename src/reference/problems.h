@@ -32,6 +32,9 @@ typedef enum attni_problems_which {
     ATTNI_PROBLEMS_MASK,
     ATTNI_PROBLEMS_SLOPES,
     ATTNI_PROBLEMS_SINKS,
+    ATTNI_PROBLEMS_Q_SCALE,
+    ATTNI_PROBLEMS_K_SCALE,
+    ATTNI_PROBLEMS_V_SCALE,
     ATTNI_PROBLEMS_DOUT,
     ATTNI_PROBLEMS_DLSE,
     ATTNI_PROBLEMS_DQ, /* from here on in the order of attni_reference_gradient */
@@ -65,9 +68,10 @@ typedef struct attni_problems_limits {
     int pieces; /* only what can be cut along the keys by moving pointers: FULL keys, explicit positions */
     int device; /* what a GPU takes: dims that few variants cover, one 16-bit dtype, most of it aligned */
     int longer; /* percent of problems with some hundred rows and keys, of few dims: a backward's chunks */
+    int f8; /* with device: q, k and v of 8 bits, and what a kernel takes of them */
 } attni_problems_limits;
 
-#define ATTNI_PROBLEMS_LIMITS_INIT {300000, 0, 0, 0}
+#define ATTNI_PROBLEMS_LIMITS_INIT {300000, 0, 0, 0, 0}
 
 /* Draws the case of a seed; limits may be null. 0, or -1 when memory ran out. */
 int attni_problems_make(attni_problems_case *made, uint64_t seed, const attni_problems_limits *limits);

@@ -146,7 +146,7 @@ static int make(attni_random *r, attni_problems_case *c) {
 
 int attni_problems_make_backward(attni_problems_case *made, uint64_t seed,
                                  const attni_problems_limits *limits) {
-    static const attni_problems_limits usual = {150000, 0, 0, 8};
+    static const attni_problems_limits usual = {150000, 0, 0, 8, 0};
     attni_random random = {seed ^ 0x6261636b77617264u};
     if (attni_problems_make(made, seed, limits ? limits : &usual)) return -1;
     if (make(&random, made) == 0) return 0;

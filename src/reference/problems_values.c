@@ -30,8 +30,11 @@ static taste draw_taste(attni_random *r, const attni_problems_case *c) {
     return made;
 }
 
-/* Any number that a 16-bit float holds as well. */
-static double tame(double x) { return x > 60000.0 ? 60000.0 : x < -60000.0 ? -60000.0 : x; }
+/* Any number that a 16-bit float holds as well, or one of the dtype's own 8 bits. */
+static double tame(double x, attn_dtype dtype) {
+    double most = dtype == ATTN_F8_E4M3 ? 448.0 : dtype == ATTN_F8_E5M2 ? 57344.0 : 60000.0;
+    return x > most ? most : x < -most ? -most : x;
+}
 
 static void fill_rows(attni_random *r, const attni_problems_case *c, attni_problems_which which,
                       const taste *liking) {
@@ -61,7 +64,7 @@ static void fill_rows(attni_random *r, const attni_problems_case *c, attni_probl
                     double x = liking->same_keys && !queries && !values ? first[d] : attni_random_normal(r);
                     if (liking->one_sided && !values) x = queries ? -fabs(x) : fabs(x);
                     attni_reference_store(base, dtype, begin + i * s.seqlen + h * s.heads + d,
-                                          tame(row_size * x));
+                                          tame(row_size * x, dtype));
                 }
             }
         }
@@ -119,6 +122,21 @@ static void fill_floats(attni_random *r, const attni_problems_case *c) {
     }
 }
 
+/* Some below 0, some 0. */
+static void fill_scales(attni_random *r, const attni_problems_case *c) {
+    const attn_problem *p = &c->problem;
+    for (int which = ATTNI_PROBLEMS_Q_SCALE; p->has_scales && which <= ATTNI_PROBLEMS_V_SCALE; ++which) {
+        float *scales = (float *)(void *)(c->buffers[which].memory + c->buffers[which].offset);
+        for (int64_t b = 0; b < p->batch; ++b) {
+            for (int64_t h = 0; h < p->heads_kv; ++h) {
+                double size = exp2(2.0 * attni_random_uniform(r) - 1.0);
+                if (chance(r, 5)) size = chance(r, 20) ? 0.0 : -size;
+                scales[b * p->scale_stride_batch + h * p->scale_stride_head] = (float)size;
+            }
+        }
+    }
+}
+
 /* One NaN in a row of q, or one +inf in the bias: that row answers NaN, and no other. */
 static void fill_trouble(attni_random *r, const attni_problems_case *c) {
     const attn_problem *p = &c->problem;
@@ -150,5 +168,6 @@ void attni_problems_fill(attni_random *r, const attni_problems_case *c) {
     if (c->problem.has_bias) fill_scores(r, c, ATTNI_PROBLEMS_BIAS, &liking);
     if (c->problem.has_mask) fill_scores(r, c, ATTNI_PROBLEMS_MASK, &liking);
     fill_floats(r, c);
+    fill_scales(r, c);
     if (chance(r, 3)) fill_trouble(r, c);
 }

@@ -58,7 +58,7 @@ static void say_position(sentence *s, const char *name, int64_t position) {
 }
 
 void attni_problems_describe(attni_problems_case *c) {
-    static const char *const dtypes[] = {"f32", "f16", "bf16"};
+    static const char *const dtypes[] = {"f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"};
     static const char *const lengths[] = {"full", "padded", "ragged"};
     const attn_problem *p = &c->problem;
     sentence s = {c->text, sizeof c->text, 0};
@@ -76,6 +76,9 @@ void attni_problems_describe(attni_problems_case *c) {
     if (p->has_bias) say(&s, ", bias %s", dtypes[p->dtype_bias]);
     if (p->has_mask) say(&s, ", mask");
     if (p->has_sinks) say(&s, ", sinks");
+    if (p->has_scales)
+        say(&s, ", scales %lld %lld apart", (long long)p->scale_stride_batch,
+            (long long)p->scale_stride_head);
     if (p->dropout_p > 0.0f) say(&s, ", dropout %g", (double)p->dropout_p);
     if (c->tensors.scale != ATTN_SCALE_DEFAULT) say(&s, ", scale %g", (double)c->tensors.scale);
     say_position(&s, "query start", c->tensors.query_start);

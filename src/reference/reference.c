@@ -116,10 +116,10 @@ static int is_seen(const attn_problem *problem, int64_t query_position, int64_t 
 }
 
 static void widen(double *to, const void *from, attn_dtype dtype, int64_t origin, int64_t rows,
-                  int64_t row_stride, int64_t dim) {
+                  int64_t row_stride, int64_t dim, double scale) {
     for (int64_t i = 0; i < rows; ++i) {
         for (int64_t d = 0; d < dim; ++d) {
-            to[i * dim + d] = attni_reference_load(from, dtype, origin + i * row_stride + d);
+            to[i * dim + d] = attni_reference_load(from, dtype, origin + i * row_stride + d) * scale;
         }
     }
 }
@@ -137,6 +137,8 @@ void attni_reference_gather(const attn_problem *problem, const attn_tensors *ten
         attni_reference_strides(problem->v, problem->seqlen_k, problem->heads_kv, problem->dim_v);
     attn_score_strides sb = attni_reference_score_strides(problem->bias, problem);
     attn_score_strides sm = attni_reference_score_strides(problem->mask_strides, problem);
+    int scaled = problem->has_scales;
+    int64_t scale_at = batch * problem->scale_stride_batch + kv_head * problem->scale_stride_head;
 
     head->rows = sequence->rows;
     head->keys = sequence->keys;
@@ -147,13 +149,13 @@ void attni_reference_gather(const attn_problem *problem, const attn_tensors *ten
 
     widen(head->q, tensors->q, problem->dtype_q,
           sequence->slice_q * sq.batch + sequence->first_row * sq.seqlen + h * sq.heads, head->rows,
-          sq.seqlen, head->dim_qk);
+          sq.seqlen, head->dim_qk, scaled ? (double)tensors->q_scale[scale_at] : 1.0);
     widen(head->k, tensors->k, problem->dtype_kv,
           sequence->slice_k * sk.batch + sequence->first_key * sk.seqlen + kv_head * sk.heads, head->keys,
-          sk.seqlen, head->dim_qk);
+          sk.seqlen, head->dim_qk, scaled ? (double)tensors->k_scale[scale_at] : 1.0);
     widen(head->v, tensors->v, problem->dtype_kv,
           sequence->slice_k * sv.batch + sequence->first_key * sv.seqlen + kv_head * sv.heads, head->keys,
-          sv.seqlen, head->dim_v);
+          sv.seqlen, head->dim_v, scaled ? (double)tensors->v_scale[scale_at] : 1.0);
 
     for (int64_t i = 0; i < head->rows; ++i) {
         for (int64_t j = 0; j < head->keys; ++j) {
@@ -235,33 +237,40 @@ double attni_reference_product(const attni_reference_head *head, int64_t i, cons
  *   4u sum_j P_j (A_j + c) |v_jd|  +  4u |O_d| sum_j P_j (A_j + c)    scores, exp and sums in float32
  *   3w sqrt(sum_j (P_j v_jd)^2)                                       P rounded to 16 bits, where it is
  *   t keys max |v|                                                    what underflows in P
+ * and, with 8-bit V, which matrix units alone take, e sum_j P_j (A_j + 8) |v_jd| and e sum_j P_j A_j: tolerance.h.
  */
 static void floor_row(const attni_reference_head *head, int64_t i, const double *p, const double *size,
                       const double *o, double lse, double *o_floor, double *lse_floor) {
     double unit = attni_reference_unit(ATTN_F32);
-    double narrow = head->dtype_kv == ATTN_F32 ? 0.0 : attni_reference_unit(head->dtype_kv);
-    double lost = head->dtype_kv == ATTN_F16 ? 0x1p-25 : 0x1p-120;
+    attn_dtype p_dtype = attni_reference_p_dtype(head->dtype_kv);
+    double narrow = p_dtype == ATTN_F32 ? 0.0 : attni_reference_unit(p_dtype);
+    int f8 = head->dtype_kv == ATTN_F8_E4M3 || head->dtype_kv == ATTN_F8_E5M2;
+    double cut = f8 ? 0x1p-13 : 0.0;
     double steps = 8.0 + sqrt((double)head->keys);
 
-    double weighted = 0.0;
+    double weighted = 0.0, sizes = 0.0, most = 0.0;
     for (int64_t j = 0; j < head->keys; ++j) {
         if (p[j] > 0.0) weighted += p[j] * (size[j] + steps);
+        if (p[j] > 0.0) sizes += p[j] * size[j];
+        most = fmax(most, p[j]);
     }
-    *lse_floor = 4.0 * unit * (weighted + fabs(lse) + 1.0);
+    double lost = f8 ? 0x1p-12 * most : head->dtype_kv == ATTN_F16 ? 0x1p-25 : 0x1p-120;
+    *lse_floor = 4.0 * unit * (weighted + fabs(lse) + 1.0) + cut * sizes;
 
     for (int64_t d = 0; d < head->dim_v; ++d) {
-        double moved = 0.0, squares = 0.0, largest = 0.0;
+        double moved = 0.0, cut_short = 0.0, squares = 0.0, largest = 0.0;
         for (int64_t j = 0; j < head->keys; ++j) {
             int64_t at = i * head->keys + j;
             if (!head->sees[at]) continue;
             double v = fabs(head->v[j * head->dim_v + d]);
             double part = p[j] * head->keep[at] * head->keep_scale * v;
             if (part > 0.0) moved += part * (size[j] + steps);
+            if (part > 0.0) cut_short += part * (size[j] + 8.0);
             squares += part * part;
             largest = fmax(largest, v);
         }
         o_floor[d] = 4.0 * unit * (moved + fabs(o[d]) * (weighted + steps)) + 3.0 * narrow * sqrt(squares) +
-                     lost * sqrt((double)head->keys) * largest * head->keep_scale;
+                     lost * sqrt((double)head->keys) * largest * head->keep_scale + cut * cut_short;
     }
 }
 

@@ -1,5 +1,5 @@
 /*
- * Numbers of the three dtypes, for the oracle: written from the formats' definitions with frexp and
+ * Numbers of the dtypes, for the oracle: written from the formats' definitions with frexp and
  * ldexp, sharing nothing with the library's conversions. Rounding is to nearest, ties to even, once,
  * straight from double.
  */
@@ -15,10 +15,13 @@ extern "C" {
 /* Bytes of one element. */
 size_t attni_reference_size(attn_dtype dtype);
 
-/* Half the distance from 1 to the next number: 2^-24, 2^-11, 2^-8. */
+/* Half the distance from 1 to the next number: 2^-24, 2^-11, 2^-8, 2^-4 (e4m3), 2^-3 (e5m2). */
 double attni_reference_unit(attn_dtype dtype);
 
-/* x as the dtype holds it, infinity beyond its range. */
+/* What P is rounded to before its product with a V of this dtype: the same, and e4m3 for both of 8 bits. */
+attn_dtype attni_reference_p_dtype(attn_dtype dtype_v);
+
+/* x as the dtype holds it, beyond its range infinity, or in e4m3, which has none, NaN. */
 double attni_reference_round(double x, attn_dtype dtype);
 
 /* Element index of an array. The base needs no alignment. */

@@ -15,7 +15,9 @@
  *   4u (sum P_j (A_j + c) |v_j|  +  |O| sum P_j (A_j + c))     c = 8 + sqrt(keys): exp, sums, rescales
  *   3w sqrt(sum (P_j v_j)^2)     only for 16-bit V: three deviations of P rounded with w = 2^-11 or 2^-8
  *   sqrt(keys) max|v| 2^-120     P that underflows (2^-25 for f16 V, whose P has subnormals)
- * and for LSE 4u (sum P_j (A_j + c) + |LSE| + 1). It shrinks with the row's own numbers, so that it
+ * and for LSE 4u (sum P_j (A_j + c) + |LSE| + 1). With q, k and v of 8 bits P is rounded to e4m3, w = 2^-4 and an
+ * underflow of 2^-12 of the row's largest P; and the matrix units, which alone multiply 8 bits, keep 13 bits below
+ * the largest of what they add, so O has 2^-13 sum P_j (A_j + 8) |v_j| more, LSE 2^-13 sum P_j A_j. It shrinks with the row's own numbers, so that it
  * hides no bug: a wrong key, mask or scale moves O by far more than roundings do.
  *
  * The norm's floor is the floor of the worst row and one rounding: over many rows errors average out and the

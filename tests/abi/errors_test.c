@@ -59,7 +59,7 @@ static void test_problem(void) {
     BAD(seqlen_k, -1, INT64_MIN, huge);
     BAD(dim_qk, 0, -1, 1025, huge);
     BAD(dim_v, 0, -1, 1025, huge);
-    BAD(dtype_q, 3, -1, 1000);
+    BAD(dtype_q, 5, -1, 1000);
     BAD(dtype_kv, 3, -1, 1000);
     BAD(dtype_o, 3, -1, 1000);
     BAD(dtype_bias, 3, -1);
@@ -111,6 +111,39 @@ static void test_floats(void) {
         p.dtype_kv = mixed[i][1];
         expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "dtype_kv");
     }
+}
+
+static void test_f8(void) {
+    for (int kind = 0; kind < 2; ++kind) {
+        attn_problem f8 = usual(), p;
+        f8.dtype_q = f8.dtype_kv = kind ? ATTN_F8_E5M2 : ATTN_F8_E4M3;
+        f8.dtype_o = ATTN_BF16;
+        expect_plan(&f8, NULL, ATTN_UNSUPPORTED, "dtype_q is f8"); /* by the CPU */
+        p = f8;
+        p.dtype_o = ATTN_F32;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "dtype_o");
+        p.dtype_o = p.dtype_q;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "dtype_o");
+        p = f8;
+        p.dtype_kv = kind ? ATTN_F8_E4M3 : ATTN_F16;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "dtype_kv");
+        p = f8;
+        p.needs_backward = 1;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "needs_backward");
+        p = f8;
+        p.has_scales = 2;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "has_scales");
+        p.has_scales = 1;
+        p.batch = 2;
+        p.scale_stride_batch = INT64_MAX;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "scale_stride_batch");
+        p = usual();
+        p.dtype_kv = f8.dtype_q;
+        expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "dtype_kv");
+    }
+    attn_problem p = usual();
+    p.has_scales = 1;
+    expect_plan(&p, NULL, ATTN_INVALID_ARGUMENT, "has_scales");
 }
 
 static void test_plan_options(void) {
@@ -373,6 +406,7 @@ int main(void) {
     context = test_context(1);
     test_problem();
     test_floats();
+    test_f8();
     test_plan_options();
     test_context_options();
     test_run();

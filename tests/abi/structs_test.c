@@ -7,7 +7,8 @@ static void test_numbers(void) {
     CHECK(ATTN_WORKSPACE_TOO_SMALL == 4 && ATTN_NO_DEVICE == 5 && ATTN_DEVICE_ERROR == 6 &&
               ATTN_COMPILE_ERROR == 7,
           "statuses");
-    CHECK(ATTN_F32 == 0 && ATTN_F16 == 1 && ATTN_BF16 == 2, "dtypes");
+    CHECK(ATTN_F32 == 0 && ATTN_F16 == 1 && ATTN_BF16 == 2 && ATTN_F8_E4M3 == 3 && ATTN_F8_E5M2 == 4,
+          "dtypes");
     CHECK(attn_version() == ATTN_VERSION, "version %d", attn_version());
     CHECK(attn_has_feature(ATTN_FEATURE_CPU) == 1, "no CPU");
     CHECK(attn_has_feature((attn_feature)99) == 0, "feature 99");

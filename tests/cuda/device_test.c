@@ -79,7 +79,7 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
 
 /* As many problems on each kernel that the device has, some of them of several tiles. */
 static void problems(attn_context *context, long long count, uint64_t seed) {
-    const attni_problems_limits usual = {300000, 0, 1, 0}, large = {8000000, 0, 1, 0};
+    const attni_problems_limits usual = {300000, 0, 1, 0, 0}, large = {8000000, 0, 1, 0, 0};
     tally t = {0};
     const int hopper = strstr(attn_context_describe(context), "compute capability 9.0") != NULL;
     const int kernels = hopper ? KERNELS : KERNELS - 1;

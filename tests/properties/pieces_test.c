@@ -136,7 +136,7 @@ static void test_layout(attn_context *context) {
 }
 
 int main(void) {
-    const attni_problems_limits limits = {60000, 1, 0, 0};
+    const attni_problems_limits limits = {60000, 1, 0, 0, 0};
     attn_context *context = test_context(2);
     test_layout(context);
     for (uint64_t seed = 0; seed < PROBLEMS; ++seed) {

@@ -102,7 +102,8 @@ static int is_float32(const attn_problem *p) {
 
 static void test_differences(void) {
     static const char *const names[] = {"dq", "dk", "dv", "dbias", "dsinks"};
-    const attni_problems_limits limits = {9000, 0, 0, 0}; /* the least that a row of the largest dims takes */
+    const attni_problems_limits limits = {9000, 0, 0, 0,
+                                          0}; /* the least that a row of the largest dims takes */
     int64_t checked[ATTNI_REFERENCE_GRADIENTS] = {0}, options[3] = {0};
     uint64_t seed = 0;
     for (int done = 0; done < CASES; ++seed) {

@@ -20,6 +20,18 @@ static void test_rounding(void) {
             }
         }
     }
+    for (int bits = 0; bits < 256; ++bits) {
+        for (int dtype = ATTN_F8_E4M3; dtype <= ATTN_F8_E5M2; ++dtype) {
+            uint8_t in = (uint8_t)bits, out;
+            double x = attni_reference_load(&in, (attn_dtype)dtype, 0);
+            attni_reference_store(&out, (attn_dtype)dtype, 0, x);
+            if (isnan(x))
+                CHECK(isnan(attni_reference_load(&out, (attn_dtype)dtype, 0)), "NaN of bits %02x", bits);
+            else
+                CHECK(in == out && attni_reference_round(x, (attn_dtype)dtype) == x,
+                      "bits %02x came back as %02x", in, out);
+        }
+    }
     const struct {
         double from, to;
         attn_dtype dtype;
@@ -34,6 +46,15 @@ static void test_rounding(void) {
         {1.0 + 0x1.00001p-8, 1.0 + 0x1p-7, ATTN_BF16},
         {-0x1.ffp127, -INFINITY, ATTN_BF16},
         {1.0 + 0x1p-24, 1.0, ATTN_F32},
+        {463.0, 448.0, ATTN_F8_E4M3},
+        {17.0, 16.0, ATTN_F8_E4M3},
+        {-19.0, -20.0, ATTN_F8_E4M3},
+        {0x1p-10, 0.0, ATTN_F8_E4M3},
+        {0x1.8p-10, 0x1p-9, ATTN_F8_E4M3},
+        {61439.0, 57344.0, ATTN_F8_E5M2},
+        {61440.0, INFINITY, ATTN_F8_E5M2},
+        {1.125, 1.0, ATTN_F8_E5M2},
+        {0x1.8p-17, 0x1p-16, ATTN_F8_E5M2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
         double got = attni_reference_round(cases[i].from, cases[i].dtype);

@@ -89,8 +89,9 @@ static int parse(int argc, char **argv, settings *s) {
                   "a shape a line, # begins a comment; may be given again"),
         flag_many("--shape", &s->shape_texts, "SHAPE", "B,Hq,Hkv,Sq,Sk,D[,Dv]; may be given again"),
         flag_choice("--op", &s->op, op_names, "default: decode where the file says so, else forward"),
-        flag_choice("--dtype", &s->dtype, work_dtype_names, "of Q and O; default f32, with cuda bf16"),
-        flag_choice("--dtype-kv", &s->dtype_kv, work_dtype_names, "of K and V; default: --dtype"),
+        flag_choice("--dtype", &s->dtype, work_input_names,
+                    "of Q and O; default f32, with cuda bf16; O of f8 is bf16"),
+        flag_choice("--dtype-kv", &s->dtype_kv, work_input_names, "of K and V; default: --dtype"),
         flag_switch("--causal", &s->causal,
                     "causal mask for every shape; counted as the scores that are seen"),
         flag_section("How"),
@@ -174,7 +175,8 @@ static attn_problem problem_of(const settings *s, const bench_shape *shape) {
     p.seqlen_k = shape->seqlen_k;
     p.dim_qk = shape->dim_qk;
     p.dim_v = shape->dim_v;
-    p.dtype_q = p.dtype_o = (attn_dtype)s->dtype;
+    p.dtype_q = (attn_dtype)s->dtype;
+    p.dtype_o = work_dtype_is_f8(p.dtype_q) ? ATTN_BF16 : p.dtype_q;
     p.dtype_kv = (attn_dtype)s->dtype_kv;
     p.mask = shape->causal ? ATTN_MASK_CAUSAL : ATTN_MASK_NONE;
     p.needs_backward = s->op == OP_BACKWARD;

@@ -31,6 +31,8 @@ static void store(void *base, attn_dtype dtype, size_t index, float value) {
     case ATTN_F32: ((float *)base)[index] = value; return;
     case ATTN_F16: ((uint16_t *)base)[index] = attni_f32_to_f16(value); return;
     case ATTN_BF16: ((uint16_t *)base)[index] = attni_f32_to_bf16(value); return;
+    case ATTN_F8_E4M3: ((uint8_t *)base)[index] = attni_f32_to_f8(value, 3); return;
+    case ATTN_F8_E5M2: ((uint8_t *)base)[index] = attni_f32_to_f8(value, 2); return;
     }
 }
 
@@ -76,7 +78,8 @@ int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dty
     memset(data, 0, sizeof *data);
     const double size_q = (double)work_dtype_size(dtype_q), size_kv = (double)work_dtype_size(dtype_kv);
     const double q = size_q * elements(s->batch, s->seqlen_q, s->heads_q, s->dim_qk);
-    const double o = size_q * elements(s->batch, s->seqlen_q, s->heads_q, s->dim_v);
+    const double size_o = work_dtype_is_f8(dtype_q) ? 2 : size_q;
+    const double o = size_o * elements(s->batch, s->seqlen_q, s->heads_q, s->dim_v);
     const double k = size_kv * elements(s->batch, s->seqlen_k, s->heads_kv, s->dim_qk);
     const double v = size_kv * elements(s->batch, s->seqlen_k, s->heads_kv, s->dim_v);
     if (!(fmax(q, o) < 1e15 && k + v < 1e15)) return 0;

@@ -42,6 +42,9 @@ static int copy_in(device_case *copy, const attni_problems_case *made, int align
     copy->tensors.mask = at[ATTNI_PROBLEMS_MASK];
     copy->tensors.alibi_slopes = at[ATTNI_PROBLEMS_SLOPES];
     copy->tensors.sinks = at[ATTNI_PROBLEMS_SINKS];
+    copy->tensors.q_scale = at[ATTNI_PROBLEMS_Q_SCALE];
+    copy->tensors.k_scale = at[ATTNI_PROBLEMS_K_SCALE];
+    copy->tensors.v_scale = at[ATTNI_PROBLEMS_V_SCALE];
     return 1;
 }
 

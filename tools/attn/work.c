@@ -1,14 +1,17 @@
 #include "work.h"
 
 const char *const work_dtype_names[] = {"f32", "f16", "bf16", NULL};
+const char *const work_input_names[] = {"f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", NULL};
 const char *const work_isa_names[] = {"auto", "portable",  "avx2", "avx512", "avx512_bf16", "amx",
                                       "neon", "neon_bf16", "sm80", "sm90",   NULL};
 
 int work_isa_is_cuda(int isa) { return isa == ATTN_ISA_SM80 || isa == ATTN_ISA_SM90; }
 
-const char *work_dtype_name(attn_dtype dtype) { return work_dtype_names[dtype]; }
+const char *work_dtype_name(attn_dtype dtype) { return work_input_names[dtype]; }
 
-size_t work_dtype_size(attn_dtype dtype) { return dtype == ATTN_F32 ? 4 : 2; }
+int work_dtype_is_f8(attn_dtype dtype) { return dtype >= ATTN_F8_E4M3; }
+
+size_t work_dtype_size(attn_dtype dtype) { return dtype == ATTN_F32 ? 4 : work_dtype_is_f8(dtype) ? 1 : 2; }
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high) {
     return value < low ? low : value > high ? high : value;

@@ -11,9 +11,11 @@ double work_visible(const attn_problem *problem, int64_t seqlen_q, int64_t seqle
 /* "f32" and so on, and the bytes of an element. */
 const char *work_dtype_name(attn_dtype dtype);
 size_t work_dtype_size(attn_dtype dtype);
+int work_dtype_is_f8(attn_dtype dtype);
 
 /* The names in the numbers' order, ended by null, for flags. */
 extern const char *const work_dtype_names[];
+extern const char *const work_input_names[]; /* of q, k and v: with those of 8 bits */
 extern const char *const work_isa_names[];
 int work_isa_is_cuda(int isa);
 
