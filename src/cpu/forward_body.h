@@ -110,7 +110,33 @@ SIMD_INLINE void output_tile(const int nv, const float *p, const float *v_panel,
 
 /* ---------------------------------------------------------------- softmax */
 
-/* Moves the references of lanes whose maximum outgrew them; gives each lane's reference for exp2. */
+/*
+ * P = 2^(s c - m c), of which m c is rounded. What that amounts to is a factor of all of the row's P, l and O, and so only
+ * says that the reference was another one: row_reference. Beyond FAR the factor might leave float's range; there, and
+ * where the layer's multiply-add rounds the product, m is subtracted from the scores instead.
+ */
+#define FAR (SIMD_FUSED ? 0x1p30f : 0.0f)
+
+SIMD_INLINE vmask reference_far(vf log2) { return vf_greater(vf_abs(log2), vf_set1(FAR)); }
+
+/* What m is for all that has been added up, in natural units. */
+static double row_reference(const score_units *units, float m) {
+    const float log2 = m * units->to_log2;
+    return fabsf(log2) > FAR ? (double)m * units->to_natural : (double)log2 * LN_2;
+}
+
+/* -m c, or 0 and m subtracted from S^T. */
+SIMD_INLINE vf take_reference(const score_units *units, vf m, float *s, int64_t count) {
+    const vf log2 = vf_mul(m, vf_set1(units->to_log2));
+    const vmask far = reference_far(log2);
+    if (!vmask_any(far)) return vf_sub(vf_zero(), log2);
+    const vf less = vf_select(far, m, vf_zero());
+    for (int64_t j = 0; j < count; j++)
+        vf_store(s + j * FORWARD_SUB_ROWS, vf_sub(vf_load(s + j * FORWARD_SUB_ROWS), less));
+    return vf_select(far, vf_zero(), vf_sub(vf_zero(), log2));
+}
+
+/* Moves the references of lanes whose maximum outgrew them; gives each lane's, or 0 where it has seen nothing. */
 SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float *l, float *l_rounded,
                               float *o, int64_t dim_v) {
     const vf old = vf_load(m), nothing = vf_set1(-INFINITY);
@@ -118,7 +144,10 @@ SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float 
     if (!vmask_any(grown)) return vf_select(vf_equal(old, nothing), vf_zero(), old);
     const vf now = vf_select(grown, top, old);
     /* a lane that has seen nothing has l = o = 0: any finite factor will do, and 2^-inf is 0 */
-    const vf factor = vf_select(grown, vf_exp2(vf_sub(old, now), vf_set1(units->to_log2)), vf_set1(1.0f));
+    const vf c = vf_set1(units->to_log2), now_log2 = vf_mul(now, c);
+    const vf apart =
+        vf_select(reference_far(now_log2), vf_mul(vf_sub(old, now), c), vf_sub(vf_mul(old, c), now_log2));
+    const vf factor = vf_select(grown, vf_exp2_of(apart), vf_set1(1.0f));
     vf_store(m, now);
     vf_store(l, vf_mul(vf_load(l), factor));
     if (SIMD_PAIR == 2) vf_store(l_rounded, vf_mul(vf_load(l_rounded), factor));
@@ -127,9 +156,9 @@ SIMD_INLINE vf move_reference(const score_units *units, vf top, float *m, float 
     return vf_select(vf_equal(now, nothing), vf_zero(), now);
 }
 
-/* P^T = exp2((S^T - reference) * scale) over S^T in place, in units; sums into l. */
-SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scale,
-                               const vf reference[FORWARD_NV], float *l, float *l_rounded) {
+/* P^T = exp2(S^T * scale + more) over S^T in place, in units; sums into l. */
+SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scale, const vf more[FORWARD_NV],
+                               float *l, float *l_rounded) {
     vf sum[2][FORWARD_NV], sum_rounded[FORWARD_NV]; /* two sums: keys by turns */
     const vf c = vf_set1(scale);
     SIMD_UNROLL
@@ -139,8 +168,8 @@ SIMD_INLINE void probabilities(const int nv, float *s, int64_t count, float scal
         for (int v = 0; v < nv; v++) {
             const float *from = s + j * FORWARD_SUB_ROWS + v * SIMD_LANES;
             float *to = s + j / SIMD_PAIR * FORWARD_SUB_ROWS + v * SIMD_LANES;
-            const vf p0 = vf_exp2(vf_sub(vf_load(from), reference[v]), c);
-            const vf p1 = vf_exp2(vf_sub(vf_load(from + FORWARD_SUB_ROWS), reference[v]), c);
+            const vf p0 = vf_exp2_of(vf_fma(vf_load(from), c, more[v]));
+            const vf p1 = vf_exp2_of(vf_fma(vf_load(from + FORWARD_SUB_ROWS), c, more[v]));
             sum[0][v] = vf_add(sum[0][v], p0);
             sum[1][v] = vf_add(sum[1][v], p1);
 #if SIMD_PAIR == 2
@@ -184,11 +213,13 @@ SIMD_INLINE void accumulate_vectors(const int nv, const attni_job *job, const at
     if (options || score_needs_mask(&w->rows, &block)) score_mask(&w->rows, &block, top);
 
     float *m = w->rows.m + first, *l = w->rows.l + first, *l_rounded = w->rows.l_rounded + first;
-    vf reference[FORWARD_NV];
-    for (int v = 0; v < nv; v++)
-        reference[v] = move_reference(&w->rows.units, top[v], m + v * SIMD_LANES, l + v * SIMD_LANES,
-                                      l_rounded + v * SIMD_LANES, o + v * SIMD_LANES, f->dim_v);
-    probabilities(nv, w->s, count, w->rows.units.to_log2, reference, l, l_rounded);
+    vf more[FORWARD_NV];
+    for (int v = 0; v < nv; v++) {
+        const vf reference = move_reference(&w->rows.units, top[v], m + v * SIMD_LANES, l + v * SIMD_LANES,
+                                            l_rounded + v * SIMD_LANES, o + v * SIMD_LANES, f->dim_v);
+        more[v] = take_reference(&w->rows.units, reference, w->s + v * SIMD_LANES, count);
+    }
+    probabilities(nv, w->s, count, w->rows.units.to_log2, more, l, l_rounded);
     if (job->options & ATTNI_DROPOUT) score_dropout(job, tile, &w->rows, &block);
     arrange(w->s, count / SIMD_PAIR, nv * SIMD_LANES, FORWARD_SUB_ROWS);
 
@@ -199,10 +230,17 @@ SIMD_INLINE void accumulate_vectors(const int nv, const attni_job *job, const at
     }
 }
 
-/* The same with as few vectors as hold the sub's rows. Not inlined: compilers take longer over one large function. */
-static SIMD_CALLED void accumulate(const attni_job *job, const attni_tile *tile, const forward_shape *f,
-                                   forward_scratch *w, int64_t sub, int64_t key0, int64_t begin, int64_t end,
-                                   int64_t rows) {
+/*
+ * The same with as few vectors as hold the sub's rows. Several of them in the tile's function take compilers longer; a
+ * single one there is 1 to 2% faster.
+ */
+#if FORWARD_NV == 1
+SIMD_INLINE
+#else
+static SIMD_CALLED
+#endif
+void accumulate(const attni_job *job, const attni_tile *tile, const forward_shape *f, forward_scratch *w,
+                int64_t sub, int64_t key0, int64_t begin, int64_t end, int64_t rows) {
     const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
     if (FORWARD_NV >= 3 && nv == 3)
         accumulate_vectors(FORWARD_NV >= 3 ? 3 : 1, job, tile, f, w, sub, key0, begin, end);
@@ -238,7 +276,7 @@ static void finish_sub(const attni_job *job, const attni_tile *tile, const forwa
         const int64_t lanes = attni_min(SIMD_LANES, count - v * SIMD_LANES);
         for (int64_t lane = 0; lane < lanes; lane++) {
             const int64_t row = first + v * SIMD_LANES + lane;
-            emit_row(job, tile, tile->row_begin + row, (double)w->rows.m[row] * w->rows.units.to_natural,
+            emit_row(job, tile, tile->row_begin + row, row_reference(&w->rows.units, w->rows.m[row]),
                      w->rows.l[row], w->staging + lane * f->ld_staging);
         }
     }

@@ -37,6 +37,11 @@ static inline score_units score_units_of(const attni_job *job) {
     return u;
 }
 
+/* 2^y, where a layer has nothing shorter. */
+#ifndef SIMD_EXP2_OF
+SIMD_INLINE vf vf_exp2_of(vf y) { return vf_exp2(y, vf_set1(1.0f)); }
+#endif
+
 /* tanh: an odd polynomial below 0.625 (coefficients of Cephes' tanhf), else 1 - 2 / (e^2x + 1). */
 SIMD_INLINE vf vf_tanh(vf x) {
     const vf one = vf_set1(1.0f), a = vf_abs(x), z = vf_mul(x, x);

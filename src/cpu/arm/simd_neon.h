@@ -12,6 +12,7 @@
 
 #define SIMD_LANES 4
 #define SIMD_REGISTERS 32
+#define SIMD_FUSED 1 /* vf_fma rounds once */
 #if defined(                                                                                                 \
     __clang__) /* which reads no GCC unroll, and by itself leaves the larger tiles rolled, in memory */
 #define SIMD_UNROLL _Pragma("clang loop unroll(full)")

@@ -10,6 +10,7 @@
 
 #define SIMD_LANES 4
 #define SIMD_REGISTERS 16
+#define SIMD_FUSED 0 /* vf_fma rounds its product */
 #if defined(__GNUC__)
 #define SIMD_INLINE static inline __attribute__((always_inline))
 #define SIMD_CALLED __attribute__((noinline))

@@ -8,12 +8,14 @@
  * 16 KB, against 24 and 24), and no more than that is what a busy neighbour leaves. Beside one, where the FMA peak would
  * take 1, the products take 0.65 + 0.61, with 8 x 3 and 128 keys 0.69 + 0.65; the whole forward is 1.09 to 1.10 times as
  * fast at dim 128 and 1.03 to 1.09 at dim 64 (Emerald Rapids, one thread, sequences of 2048, medians of interleaved
- * runs). Beside an idle one they are equal: 0.51 + 0.51, and softmax 0.054 at dim 128, 0.108 at dim 64.
+ * runs). Beside an idle one they are equal: 0.51 + 0.51, and softmax 0.044 at dim 128, 0.088 at dim 64 (0.054 and 0.108
+ * before vreduceps and vscalefps: 10 operations a vector instead of 13).
  * The price is a load for each multiply-add, which Emerald Rapids has to spare (three a cycle); a core with two loads a
  * cycle might prefer 8 x 3. Not measured on AMD.
  *
  * Tried: 256 keys against 64, 96, 128 (up to 7% slower), 192, 384 and 512 (equal); 8 units a turn instead of 4 (equal)
- * and 2 (4% slower); tiles of 384 and 1152 rows (equal); 24 x 1 (its second product pads dim 64 and 128).
+ * and 2 (4% slower); the panels' lines brought from L2 to L1 512 to 4096 bytes ahead (beside an idle thread 0 to 2% faster
+ * at dim 128 and 0 to 1% slower at dim 64, beside a busy one 1 to 2% slower); tiles of 384 and 1152 rows (equal); 24 x 1 (its second product pads dim 64 and 128).
  */
 #include "cpu/x86/simd_avx512.h"
 

@@ -10,6 +10,7 @@
 
 #define SIMD_LANES 8
 #define SIMD_REGISTERS 16
+#define SIMD_FUSED 1 /* vf_fma rounds once */
 #if defined(__clang__) /* which ignores GCC's pragma */
 #define SIMD_UNROLL _Pragma("clang loop unroll(full)")
 #else
