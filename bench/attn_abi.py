@@ -41,7 +41,7 @@ class Problem(ctypes.Structure):
 
 
 class PlanOptions(ctypes.Structure):
-    _fields_ = (fields(SIZE, "struct_size") + fields(C_I32, "algorithm isa threads reserved")
+    _fields_ = (fields(SIZE, "struct_size") + fields(C_I32, "algorithm isa threads exact_reference")
                 + fields(C_U64, "workspace_limit"))
 
 

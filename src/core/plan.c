@@ -17,8 +17,9 @@ static attn_status check_plan_options(const attn_plan_options *o) {
     if (o->threads < 0 || o->threads > ATTNI_THREADS_LIMIT)
         return attni_fail(ATTN_INVALID_ARGUMENT, "options.threads is %d; allowed is 0 (the context's) to %d",
                           o->threads, ATTNI_THREADS_LIMIT);
-    if (o->reserved != 0)
-        return attni_fail(ATTN_INVALID_ARGUMENT, "options.reserved is %d; it must be 0", o->reserved);
+    if (o->exact_reference != 0 && o->exact_reference != 1)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "options.exact_reference is %d; allowed is 0 or 1",
+                          o->exact_reference);
     return ATTN_OK;
 }
 

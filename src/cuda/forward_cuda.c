@@ -108,10 +108,13 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
 /* Chooses forward_sm90 where it takes the problem and can be had; else says why not. */
 static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const char **refusal) {
     const attni_cuda *cuda = plan->context->backend_data;
-    const attni_hopper_shape shape = attni_hopper_shape_of(&plan->problem);
+    attni_hopper_shape shape = attni_hopper_shape_of(&plan->problem);
+    shape.exact = plan->options.exact_reference != 0;
     attni_kernel_spec spec;
     *refusal = plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80"
                                                   : attni_hopper_refusal(cuda, &plan->problem);
+    if (!*refusal && shape.exact && (shape.softcap || shape.alibi) && plan->problem.dim_qk <= 64)
+        *refusal = "it has no exact reference with softcap or ALiBi for dims up to 64";
     if (*refusal) return ATTN_OK;
     if (!attni_hopper_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles)) {
         *refusal = "its tiles need more shared memory than a block has";

@@ -1,5 +1,6 @@
 #include "cuda/hopper_cuda.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* ---------------------------------------------------------------- what it takes */
@@ -56,19 +57,20 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s", bf16 ? "bf16" : "f16",
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s%s", bf16 ? "bf16" : "f16",
              t->d, t->dv, t->br, t->bc,
              shape->mask == 0   ? ""
              : shape->mask == 1 ? "_causal"
                                 : "_window",
-             shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "",
-             shape->lengths ? "_lengths" : "");
+             shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "", shape->lengths ? "_lengths" : "",
+             shape->exact ? "_exact" : "");
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s",
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s",
              bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
-             shape->mask, shape->softcap, shape->alibi, shape->lengths ? " -DLENGTHS=1" : "");
+             shape->mask, shape->softcap, shape->alibi, shape->lengths ? " -DLENGTHS=1" : "",
+             shape->exact ? " -DEXACT=1" : "");
     return t->shared_bytes <= shared_limit;
 }
 
@@ -150,6 +152,23 @@ static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_par
     return encode(cuda, &p->o, f->o, bf16, o, &f->o_stride, 64);
 }
 
+/*
+ * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + ..) to 1.5e-8 of itself for |x| up to 0.5 (minimax,
+ * the first term held at 1), and x is a raw number times the scale over the cap.
+ */
+static void fill_cap(attni_forward_sm90_params *p) {
+    static const double tanh_terms[] = {-3.333314389e-01, 1.332587886e-01, -5.304548619e-02, 1.724147235e-02};
+    const double over_cap = fabs((double)p->forward.scale) / (double)p->forward.softcap;
+    double factor = fabs((double)p->forward.scale) * 1.4426950408889634; /* to powers of two */
+    p->cap_square = (float)(0.25 / (over_cap * over_cap));
+    p->cap[0] = (float)factor;
+    for (int i = 1; i < 5; i++) {
+        factor *= over_cap * over_cap;
+        p->cap[i] = (float)(factor * tanh_terms[i - 1]);
+    }
+    if (!(factor < 1e30 && p->cap_square > 0.0f)) p->cap_square = -1.0f;
+}
+
 attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     const attni_cuda *cuda = plan->context->backend_data;
     const attni_cuda_plan *made = plan->backend_data;
@@ -157,6 +176,7 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
     p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes / 2);
     if (p.tiles == 0) return ATTN_OK;
+    if (p.forward.softcap > 0.0f) fill_cap(&p);
     const bool tickets = run->workspace && p.tiles > cuda->multiprocessors;
     if (tickets) p.ticket = run->workspace;
     if (made->sequences) place_maps(&p, run->workspace);

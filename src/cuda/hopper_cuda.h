@@ -9,6 +9,7 @@ typedef struct attni_hopper_shape {
     attn_dtype dtype;
     int64_t dim_qk, dim_v, seqlen_q;
     int mask; /* 0: all keys; 1: none after a row's own; 2: nor before a window */
+    bool exact; /* options.exact_reference */
     bool softcap, alibi;
     bool lengths; /* ragged or padded, of queries or keys */
 } attni_hopper_shape;

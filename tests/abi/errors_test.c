@@ -163,8 +163,8 @@ static void test_plan_options(void) {
     o.algorithm = ATTN_ALGORITHM_STANDARD;
     expect_plan(&p, &o, ATTN_UNSUPPORTED, "algorithm");
     o = init;
-    o.reserved = 1;
-    expect_plan(&p, &o, ATTN_INVALID_ARGUMENT, "reserved");
+    o.exact_reference = 2;
+    expect_plan(&p, &o, ATTN_INVALID_ARGUMENT, "exact_reference");
     o = init;
     o.workspace_limit = 1;
     attn_plan *plan;

@@ -48,8 +48,8 @@ struct matrix_place {
     u32 shared;
     int warpgroup;
     u32 q, k, v; /* descriptors' low words, of stage 0 */
-    float scale; /* of scores in the softmax */
-    float score_scale; /* of raw scores to powers of two */
+    float scale; /* of scores to powers of two; of their tanh under a softcap */
+    float twice_over_cap; /* of raw scores, under a softcap */
 };
 
 /* One lane of the warp. An election takes no register; a kept predicate, where there are registers, no time. */
@@ -115,13 +115,13 @@ DEVICE void free_storing_slot(const matrix_place *w, matrix_state *at) {
 
 /* O and LSE of the tile before this one. */
 DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
-                        matrix_state *at, const float (&o)[DV / 2], const float sum[2],
+                        matrix_state *at, const float (&o)[DV / 2], const float sum[2], const float excess[2],
                         const float reference[2], int tile) {
     const u32 shared = w->shared;
     const tile_record *record = &memory->tile[tile % RECORDS];
     const tile_facts *t = &record->facts;
     float inverse[2];
-    finish_rows(&p->forward, record, this_warpgroup(), sum, reference, inverse);
+    finish_rows(&p->forward, record, this_warpgroup(), sum, excess, reference, inverse);
     if (DIRECT) {
         store_direct(&p->forward, t, this_warpgroup(), o, inverse);
         return;
@@ -219,28 +219,40 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS),
                            is_chosen_lane() && at->block == at->begin);
     }
-    if (SHAPED) {
-        shape_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
-                     w->score_scale, at->slope);
+    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, SOFTCAP, p->cap};
+    if (SOFTCAP && (masked || ALIBI || EXACT)) {
+        cap_scores(s, w->twice_over_cap, &shape);
+    }
+    if (ALIBI) {
+        slope_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
+                     masked || EXACT, at->slope, &shape);
     }
     if (masked && (at->block >= at->whole_end || at->block < whole_begin_of(at))) {
         mask_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
     }
 
     const float old_reference[2] = {at->reference[0], at->reference[1]},
-                old_sum[2] = {at->sum[0], at->sum[1]};
-    if (first) { /* a reference from 32 keys; mend() finds a better one if it must */
-        at->reference[0] = reference_of(row_maximum(s, 0, 4) * w->scale);
-        at->reference[1] = reference_of(row_maximum(s, 1, 4) * w->scale);
-        at->sum[0] = at->sum[1] = 0.0f;
+                old_sum[2] = {at->sum[0], at->sum[1]}, old_excess[2] = {at->excess[0], at->excess[1]};
+    float factor[2] = {1.0f, 1.0f};
+    if (first) {
+        at->reference[0] = reference_of(quad_max(thread_maximum(s, 0, &shape)));
+        at->reference[1] = reference_of(quad_max(thread_maximum(s, 1, &shape)));
+        at->sum[0] = at->sum[1] = at->excess[0] = at->excess[1] = 0.0f;
+        at->wary = false;
+    } else if (EXACT || (WARY && at->wary)) {
+        if (__any_sync(0xffffffffu, (thread_bound(s, 0, &shape) > at->limit[0]) |
+                                        (thread_bound(s, 1, &shape) > at->limit[1]))) {
+            move_references(s, at, &shape, factor);
+        }
     }
+    int widest = 0;
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     if (previous) {
         /* The product still reads pr: the first exponentials wait in floats. */
         float early[EARLY * 4];
 #pragma unroll
         for (int i = 0; i < EARLY; i++) {
-            exponentials(s + i * 4, early + i * 4, at, sum, w->scale);
+            exponentials(s, i, early + i * 4, at, sum, &shape, &widest);
         }
         mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), early[3]);
         wgmma_wait_for_all(o);
@@ -254,20 +266,35 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         for (int i = 0; i < EARLY * 2; i++) {
             pr[i] = pack_16(early[2 * i], early[2 * i + 1]);
         }
-        probabilities(s, pr, at, sum, w->scale, EARLY, GROUPS);
+        probabilities(s, pr, at, sum, &shape, &widest, EARLY, GROUPS);
     } else {
         mbarrier_arrive_if(AT(k_empty) + k_stage, is_chosen_lane());
-        probabilities(s, pr, at, sum, w->scale, 0, GROUPS);
+        probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
     }
-    if (__any_sync(0xffffffffu, fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD)) {
-        mend(s, pr, o, at, sum, w->scale, first);
+    if (SOFTCAP && shape.raw &&
+        __any_sync(0xffffffffu, widest > __float_as_int(p->cap_square))) { /* beyond the polynomial */
+        cap_scores(s, w->twice_over_cap, &shape);
+        sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+        probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
+    }
+    const bool beyond = !EXACT && fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD;
+    if (!first && __any_sync(0xffffffffu, beyond | (factor[0] != 1.0f) | (factor[1] != 1.0f))) {
+        if (!EXACT && __any_sync(0xffffffffu, beyond)) {
+            mend(s, pr, at, sum, &shape, factor);
+            at->wary = true;
+        }
+        scale_output(o, factor);
     }
     at->sum[0] += sum[0] + sum[1];
     at->sum[1] += sum[2] + sum[3];
+    if (EXACT && first) {
+        at->limit[0] = limit_of(at->reference[0], quad_sum(at->sum[0]));
+        at->limit[1] = limit_of(at->reference[1], quad_sum(at->sum[1]));
+    }
 
     if (first) {
         if (previous) {
-            finish_tile(p, memory, w, at, o, old_sum, old_reference, at->tiles - 1);
+            finish_tile(p, memory, w, at, o, old_sum, old_excess, old_reference, at->tiles - 1);
         }
 #pragma unroll
         for (int i = 0; i < DV / 2; i++) {
@@ -285,7 +312,9 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     u32 pr[BC / 4];
     matrix_state at;
     matrix_place w;
-    at.reference[0] = at.reference[1] = at.sum[0] = at.sum[1] = 0.0f;
+    at.reference[0] = at.reference[1] = at.sum[0] = at.sum[1] = at.limit[0] = at.limit[1] = 0.0f;
+    at.excess[0] = at.excess[1] = 0.0f;
+    at.wary = false;
     at.blocks = at.values = at.tiles = 0;
     at.storing = -1;
     w.shared = shared;
@@ -293,8 +322,9 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     w.q = wgmma_operand(AT(q) + warpgroup * Q_PART_BYTES, 16);
     w.k = wgmma_operand(AT(k), 16);
     w.v = wgmma_operand(AT(v), CHUNK_BYTES);
-    w.score_scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale) * ATTNI_LOG2E;
-    w.scale = SHAPED ? 1.0f : w.score_scale;
+    const float scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale);
+    w.twice_over_cap = SOFTCAP ? scale * 2.0f / p->forward.softcap : 0.0f;
+    w.scale = (SOFTCAP ? p->forward.softcap : scale) * ATTNI_LOG2E;
 #pragma unroll
     for (int i = 0; i < DV / 2; i++) {
         o[i] = 0.0f;
@@ -338,7 +368,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     wgmma_fence();
     issue_product(o, pr, &w, values);
     wgmma_wait_for_all(o);
-    finish_tile(p, memory, &w, &at, o, at.sum, at.reference, at.tiles - 1);
+    finish_tile(p, memory, &w, &at, o, at.sum, at.excess, at.reference, at.tiles - 1);
     if (!DIRECT && (threadIdx.x & 127) == 0) {
         tma_wait_read(0); /* shared memory must outlive the store */
     }

@@ -11,22 +11,26 @@
 
 /* ---------------------------------------------------------------- finish */
 
-/* LSE of a thread's rows, and what their o are multiplied by. */
+/* LSE of a thread's rows, and what their o are multiplied by. excess: what the sum of p as rounded has more. */
 DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record, int warpgroup,
-                        const float sum[2], const float reference[2], float inverse[2]) {
+                        const float sum[2], const float excess[2], const float reference[2],
+                        float inverse[2]) {
     const tile_facts *t = &record->facts;
     const int row = thread_row(warpgroup), rows = t->rows - t->row0;
     const float sink = p->sinks ? p->sinks[t->head] * ATTNI_LOG2E : -ATTNI_INF;
     float *lse = p->lse + record->lse + row;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        float total = quad_sum(sum[half]), top = reference[half], weight = 1.0f;
+        float total = quad_sum(sum[half]),
+              divisor = BF16 && !EXACT ? quad_sum(sum[half] + excess[half]) : total;
+        float top = reference[half], weight = 1.0f;
         if (sink != -ATTNI_INF) { /* a sink of -inf is none */
             top = fmaxf(top, sink);
             weight = reference[half] == top ? 1.0f : exp2_fast(reference[half] - top);
             total = total * weight + exp2_fast(sink - top);
+            divisor = divisor * weight + exp2_fast(sink - top);
         }
-        inverse[half] = total == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, total);
+        inverse[half] = divisor == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, divisor);
         if (p->lse && (threadIdx.x & 3) == 0 && row + half * 8 < rows) {
             lse[half * 8] = total == 0.0f ? -ATTNI_INF
                             : sink > -ATTNI_INF && top == sink

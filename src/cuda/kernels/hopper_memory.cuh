@@ -32,21 +32,35 @@
 #ifndef ALIBI
 #define ALIBI 0
 #endif
-#define SHAPED (SOFTCAP || ALIBI) /* scores become powers of two before the softmax, not in it */
+#ifndef EXACT
+#define EXACT 0
+#endif
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
               "a V is released a step later than its K is taken");
 
-/* Thresholds of the running reference, as powers of two: see mend(). */
-#if BF16
-#define HEADROOM 32.0f
-#define GUARD 0x1p48f
-#define MOST_SHIFTED 0x1p94f
-#else
+/*
+ * Thresholds of the running reference, as powers of two. p of a row's first maximum is 2^-HEADROOM, and the reference
+ * moves (mend) where a thread's sum of p of a block passes GUARD, by a shift up to MOST_SHIFTED. Where maxima come
+ * first (EXACT; in f16, whose exponents allow no long wait, from a tile's first move on: WARY) p may be 2^ROOM.
+ */
+#define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI)
+#if EXACT
 #define HEADROOM 0.0f
+#define GUARD ATTNI_INF
+#define MOST_SHIFTED GUARD
+#define ROOM 8.0f
+#elif BF16
+#define HEADROOM 0.0f
+#define GUARD 0x1p80f
+#define MOST_SHIFTED 0x1p126f
+#define ROOM 8.0f
+#else
+#define HEADROOM 6.0f
 #define GUARD 0x1p14f
-#define MOST_SHIFTED 0.0f
+#define MOST_SHIFTED GUARD
+#define ROOM 9.0f /* 32 of them are no more than GUARD */
 #endif
 #define LOWEST (-3.402823466e38f) /* the reference of a row that has seen nothing */
 

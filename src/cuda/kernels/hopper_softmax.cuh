@@ -15,8 +15,10 @@
 
 /* What a thread of a matrix warpgroup holds. Rows: row and row + 8 of the tile. */
 struct matrix_state {
-    float reference[2]; /* of the rows: p = 2^(scale s - reference) */
+    float reference[2]; /* of the rows: p = 2^(score - reference) */
     float sum[2]; /* this thread's shares of the rows' sums of p */
+    float excess[2]; /* by which p as rounded came to more, of blocks that a shift was for: bf16 */
+    float limit[2]; /* scores up to it leave the reference where it is: EXACT, or once wary */
     int blocks; /* whose K has been taken */
     int values; /* the block whose V is taken next, where PASSING */
     int tiles; /* whose Q has been taken */
@@ -24,6 +26,7 @@ struct matrix_state {
     float slope; /* of ALiBi, in powers of two */
     int block, begin; /* of the tile at hand: the block at work, and its first */
     int whole_begin, whole_end; /* blocks that all rows of the warpgroup see whole */
+    bool wary; /* a row of the warp has moved its reference in this tile: maxima come first from now on */
 };
 
 /* The thread and its warpgroup, read anew: what is made of them in a tile's epilogue is then not kept in registers
@@ -68,133 +71,264 @@ DEVICE void mask_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, 
     }
 }
 
-/* ---------------------------------------------------------------- score options */
+/* ---------------------------------------------------------------- scores */
 
-/* Scaled scores with softcap and ALiBi, in powers of two. */
-DEVICE void shape_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t,
-                         int warpgroup, int block, float scale, float slope) {
-    const int distance =
-        t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
+/*
+ * How a block's numbers become scores, in powers of two: s weight + rise column - base, for each of a thread's rows.
+ * The weight is the scale, or under a softcap, where the numbers are still raw, a polynomial in s^2. ALiBi is a line
+ * wherever all keys of the block lie on one side of all rows.
+ */
+struct score_shape {
+    float scale, rise, base[2];
+    bool raw;
+    const float *cap; /* of attni_forward_sm90_params */
+};
+
+DEVICE float weight_of(const score_shape *shape, float square) {
+    if (!SOFTCAP || !shape->raw) {
+        return shape->scale;
+    }
+    float r = fmaf(square, shape->cap[4], shape->cap[3]);
+    r = fmaf(square, r, shape->cap[2]);
+    r = fmaf(square, r, shape->cap[1]);
+    return fmaf(square, r, shape->cap[0]);
+}
+
+/* What is added to the weighted numbers of column group i: element j of four, less `lower`. */
+DEVICE float line_of(const score_shape *shape, int i, int j, float lower) {
+    return ALIBI ? fmaf(shape->rise, (float)(i * 8 + (j & 1)), -(lower + shape->base[j / 2])) : -lower;
+}
+
+/* 9.7.3 min.NaN, max.NaN: x within +-most; NaN stays. */
+DEVICE float clamp_with_nan(float x, float most) {
+    float r;
+    asm("{\n.reg .f32 t;\nmin.NaN.f32 t, %1, %2;\nmax.NaN.f32 %0, t, %3;\n}"
+        : "=f"(r)
+        : "f"(x), "f"(most), "f"(-most));
+    return r;
+}
+
+/* tanh(u / 2), to 3e-7: a minimax quotient up to |u| = 18, where tanh is 1. */
+DEVICE float tanh_of_half(float u) {
+    const float x = clamp_with_nan(u, 18.0f), y = x * x;
+    float above = fmaf(y, 2.57504122e-11f, 1.59936093e-07f),
+          below = fmaf(y, 3.00885072e-09f, 5.11153803e-06f);
+    above = fmaf(y, above, 1.08955661e-04f);
+    below = fmaf(y, below, 1.61512359e-03f);
+    above = fmaf(y, above, 1.67164970e-02f);
+    below = fmaf(y, below, 1.16766237e-01f);
+    above = fmaf(y, above, 4.99999940e-01f);
+    below = fmaf(y, below, 1.0f);
+    return x * above * reciprocal_fast(below);
+}
+
+/* Raw numbers of any size to what the scale makes scores under a softcap: tanh of them over the cap. */
+DEVICE void cap_scores(float (&s)[BC / 2], float twice_over_cap, score_shape *shape) {
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const float apart = (float)(distance + half * 8); /* exact below 2^24 */
+    for (int i = 0; i < BC / 2; i++) {
+        s[i] = tanh_of_half(s[i] * twice_over_cap);
+    }
+    shape->raw = false;
+}
+
+/* ALiBi of a block: a line where it is one, else into the scores. */
+DEVICE void slope_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, int block, bool bent,
+                         float slope, score_shape *shape) {
+    const int first = t->row0 + warpgroup * 64 + t->distance - block * BC;
+    const int own = t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
+    const float apart[2] = {(float)own, (float)(own + 8)}; /* exact below 2^24 */
+    if (bent || (first < BC - 1 && first > -63)) {
 #pragma unroll
-        for (int i = 0; i < GROUPS; i++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                float *x = &s[i * 4 + half * 2 + e];
-                if (SOFTCAP) {
-                    *x = softcap_score(*x * fabsf(p->scale), p->softcap) * ATTNI_LOG2E;
-                } else {
-                    *x *= scale;
-                }
-                if (ALIBI) {
-                    *x = fmaf(-slope, fabsf(apart - (float)(i * 8 + e)), *x);
-                }
-            }
+        for (int i = 0; i < BC / 2; i++) {
+            const float away = fabsf(apart[i / 2 & 1] - (float)(i / 4 * 8 + (i & 1)));
+            s[i] = fmaf(-slope, away, s[i] * weight_of(shape, s[i] * s[i]));
         }
+        shape->scale = 1.0f;
+    } else {
+        shape->rise = first > 0 ? slope : -slope;
+        shape->base[0] = shape->rise * apart[0];
+        shape->base[1] = shape->rise * apart[1];
     }
 }
 
 /* ---------------------------------------------------------------- softmax */
 
-/* The largest score of a row over its first `groups` column groups. */
-DEVICE float row_maximum(const float (&s)[BC / 2], int half, int groups) {
-    float x = s[half * 2], y = s[half * 2 + 1];
+/* This thread's largest score of a row. */
+DEVICE float thread_maximum(const float (&s)[BC / 2], int half, const score_shape *shape) {
+    float x = -ATTNI_INF, y = -ATTNI_INF;
+    if (ALIBI) {
 #pragma unroll
-    for (int i = 1; i < groups; i++) {
-        x = fmaxf(x, s[i * 4 + half * 2]);
-        y = fmaxf(y, s[i * 4 + half * 2 + 1]);
+        for (int i = 0; i < BC / 2; i++) {
+            if ((i / 2 & 1) == half) {
+                x = fmaxf(x, fmaf(s[i], weight_of(shape, s[i] * s[i]), line_of(shape, i / 4, i & 3, 0.0f)));
+            }
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+            x = fmaxf(x, s[i * 4 + half * 2]);
+            y = fmaxf(y, s[i * 4 + half * 2 + 1]);
+        }
+        x = fmaxf(x, y);
+        x *= weight_of(shape, x * x);
     }
-    return quad_max(fmaxf(x, y));
+    return x;
 }
 
-/* A reference for a row with this largest score (scaled). bf16 takes whole numbers, so that mend() is exact. */
-DEVICE float reference_of(float top) {
-    return BF16 ? ceilf(fmaxf(top, LOWEST)) + HEADROOM : fmaxf(top, LOWEST);
-}
-
-/* A group's four exponentials into e, and into the sums: two for each row. */
-DEVICE void exponentials(const float *s, float *e, const matrix_state *at, float (&sum)[4], float scale) {
+/* No less than that, and as much unless all are below 0; half the instructions. */
+DEVICE float thread_bound(const float (&s)[BC / 2], int half, const score_shape *shape) {
+    int bits = 0;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        e[j] = exp2_fast(fmaf(s[j], scale, -at->reference[j / 2]));
-        sum[j] += e[j];
+    for (int i = 0; i < GROUPS; i++) {
+        bits =
+            __vimax3_s32(bits, __float_as_int(s[i * 4 + half * 2]), __float_as_int(s[i * 4 + half * 2 + 1]));
+    }
+    const float x = __int_as_float(bits);
+    return ALIBI ? thread_maximum(s, half, shape) : x * weight_of(shape, x * x);
+}
+
+/* A reference for a row whose largest score this is: its p is 2^-HEADROOM, which 16 bits hold without rounding. */
+DEVICE float reference_of(float top) { return fmaxf(top, LOWEST) + HEADROOM; }
+
+/* Up to which score a reference stays where maxima come first; total: the row's sum of p so far. */
+DEVICE float limit_of(float reference, float total) {
+    return reference + (EXACT ? fminf(ROOM, fmaxf(0.0f, __log2f(total * 0.5f))) : ROOM);
+}
+
+/*
+ * Where maxima come first: moves the references that a block has outgrown; factor is what that makes of o. With
+ * EXACT a reference moves as soon as a p is more than half of the row's sum so far, so that a term that dominates its
+ * row has a p of 1, which 16 bits hold without rounding.
+ */
+DEVICE void move_references(const float (&s)[BC / 2], matrix_state *at, const score_shape *shape,
+                            float (&factor)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float top = quad_max(thread_maximum(s, half, shape)), old = at->reference[half];
+        float total = EXACT ? quad_sum(at->sum[half]) : 0.0f;
+        if (top > limit_of(old, total)) {
+            at->reference[half] = reference_of(top);
+            factor[half] = exp2_fast(old - at->reference[half]);
+            at->sum[half] *= factor[half];
+            total *= factor[half];
+        }
+        at->limit[half] = limit_of(at->reference[half], total);
+    }
+}
+
+/* A row's two exponentials of column group i. widest: the bits of the largest square under a polynomial. */
+DEVICE float2 exponential_pair(const float (&s)[BC / 2], int i, int half, float reference,
+                               const score_shape *shape, int *widest) {
+    const float x = s[i * 4 + half * 2], y = s[i * 4 + half * 2 + 1], xx = x * x, yy = y * y;
+    if (SOFTCAP && shape->raw) {
+        *widest = __vimax3_s32(*widest, __float_as_int(xx), __float_as_int(yy));
+    }
+    return make_float2(exp2_fast(fmaf(x, weight_of(shape, xx), line_of(shape, i, half * 2, reference))),
+                       exp2_fast(fmaf(y, weight_of(shape, yy), line_of(shape, i, half * 2 + 1, reference))));
+}
+
+/* Column group i's four exponentials into e, and into the sums: two for each row. */
+DEVICE void exponentials(const float (&s)[BC / 2], int i, float *e, const matrix_state *at, float (&sum)[4],
+                         const score_shape *shape, int *widest) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float2 pair = exponential_pair(s, i, half, at->reference[half], shape, widest);
+        e[half * 2] = pair.x;
+        e[half * 2 + 1] = pair.y;
+        sum[half * 2] += pair.x;
+        sum[half * 2 + 1] += pair.y;
     }
 }
 
 /* p of the column groups [from, to), packed as a left operand. */
 DEVICE void probabilities(const float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_state *at, float (&sum)[4],
-                          float scale, int from, int to) {
+                          const score_shape *shape, int *widest, int from, int to) {
 #pragma unroll
     for (int i = from; i < to; i++) {
         float e[4];
-        exponentials(s + i * 4, e, at, sum, scale);
+        exponentials(s, i, e, at, sum, shape, widest);
         p[2 * i] = pack_16(e[0], e[1]);
         p[2 * i + 1] = pack_16(e[2], e[3]);
     }
 }
 
-DEVICE void scale_output(float (&o)[DV / 2], float first, float second) {
+DEVICE void scale_output(float (&o)[DV / 2], const float (&factor)[2]) {
 #pragma unroll
-    for (int i = 0; i < DV / 8; i++) {
-        o[i * 4] *= first;
-        o[i * 4 + 1] *= first;
-        o[i * 4 + 2] *= second;
-        o[i * 4 + 3] *= second;
+    for (int i = 0; i < DV / 2; i++) {
+        o[i] *= factor[i / 2 & 1];
     }
+}
+
+/* A row's p are a power of two too large: shifts them, and notes by how much they exceed their sums. */
+DEVICE void shift_row(u32 (&p)[BC / 4], int half, matrix_state *at, float (&sum)[4], float factor) {
+    const u32 both = pack_16(factor, factor);
+    float low = 0.0f, high = 0.0f;
+#pragma unroll
+    for (int i = half; i < BC / 4; i += 2) {
+        p[i] = multiply_16(p[i], both);
+        low += __uint_as_float(p[i] << 16);
+        high += __uint_as_float(p[i] & 0xffff0000u);
+    }
+    sum[half * 2] *= factor;
+    sum[half * 2 + 1] *= factor;
+    at->sum[half] *= factor;
+    at->excess[half] *= factor;
+    if (factor != 1.0f) {
+        at->excess[half] += (low - sum[half * 2]) + (high - sum[half * 2 + 1]);
+    }
+}
+
+/* A row, if it is one of those that must, takes its block's maximum as the reference, and its p again. */
+DEVICE void repeat_row(const float (&s)[BC / 2], u32 (&p)[BC / 4], int half, bool must, matrix_state *at,
+                       float (&sum)[4], const score_shape *shape, float (&factor)[2]) {
+    const float top = quad_max(thread_maximum(s, half, shape));
+    if (must) {
+        const float old = at->reference[half];
+        int widest = 0;
+        at->reference[half] = reference_of(top);
+        factor[half] = exp2_fast(old - at->reference[half]);
+        at->sum[half] *= factor[half];
+        at->excess[half] *= factor[half];
+        sum[half * 2] = sum[half * 2 + 1] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+            const float2 pair = exponential_pair(s, i, half, at->reference[half], shape, &widest);
+            p[i * 2 + half] = pack_16(pair.x, pair.y);
+            sum[half * 2] += pair.x;
+            sum[half * 2 + 1] += pair.y;
+        }
+    }
+    at->limit[half] = at->reference[half] + ROOM;
 }
 
 /*
  * Moves the references of rows whose p grew too large. p is computed without looking for a maximum; a thread's
- * sum of a block's p bounds them, and if any row of the warp has a sum beyond GUARD, the warp comes here.
- * bf16 has the exponents to wait long: p, sums and o then shrink by a power of two, exactly. Where that is
- * not so, or p has overflowed, the row takes its maximum and computes p again.
+ * sum of a block's p bounds them, and if any row of the warp has a sum beyond GUARD, the warp comes here. bf16 has
+ * the exponents to wait long: p, sums and o then shrink by a power of two. What is left of a row is then the keys of
+ * this block, maybe one key, whose p no reference made exact: O is divided by the sum of p as rounded (excess).
+ * Where a p has overflowed, and in f16, the row takes its block's maximum, and p is computed again. factor is what o
+ * is to be multiplied by.
  */
-DEVICE void mend(const float (&s)[BC / 2], u32 (&p)[BC / 4], float (&o)[DV / 2], matrix_state *at,
-                 float (&sum)[4], float scale, bool fresh) {
-    float factor[2] = {1.0f, 1.0f};
-    bool again[2] = {false, false};
+DEVICE void mend(const float (&s)[BC / 2], u32 (&p)[BC / 4], matrix_state *at, float (&sum)[4],
+                 const score_shape *shape, float (&factor)[2]) {
+    bool again[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float top = quad_max(sum[half * 2] + sum[half * 2 + 1]);
-        if (top > GUARD) {
-            if (BF16 && top < MOST_SHIFTED) {
-                const int shift = (__float_as_int(top) >> 23) - 127 + (int)HEADROOM;
-                factor[half] = __int_as_float((127 - shift) << 23);
-                at->reference[half] += (float)shift;
-            } else {
-                again[half] = true;
-            }
+        again[half] = top > MOST_SHIFTED;
+        if (!again[half] && top > GUARD) {
+            const int shift = (__float_as_int(top) >> 23) - 127;
+            factor[half] = __int_as_float((127 - shift) << 23);
+            at->reference[half] += (float)shift;
         }
     }
-    if (__any_sync(0xffffffffu, again[0] || again[1])) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float top = row_maximum(s, half, GROUPS) * scale, old = at->reference[half];
-            if (again[half]) {
-                at->reference[half] = reference_of(top);
-                factor[half] = exp2_fast(old - at->reference[half]);
-            }
-        }
-        sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
-        probabilities(s, p, at, sum, scale, 0, GROUPS);
-    } else {
-        const u32 first = pack_16(factor[0], factor[0]), second = pack_16(factor[1], factor[1]);
-#pragma unroll
-        for (int i = 0; i < GROUPS; i++) {
-            p[2 * i] = multiply_16(p[2 * i], first);
-            p[2 * i + 1] = multiply_16(p[2 * i + 1], second);
-        }
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            sum[j] *= factor[j / 2];
-        }
+    if (BF16) {
+        shift_row(p, 0, at, sum, factor[0]);
+        shift_row(p, 1, at, sum, factor[1]);
     }
-    if (!fresh) {
-        at->sum[0] *= factor[0];
-        at->sum[1] *= factor[1];
-        scale_output(o, factor[0], factor[1]);
+    if (__any_sync(0xffffffffu, again[0] | again[1])) {
+        repeat_row(s, p, 0, again[0], at, sum, shape, factor);
+        repeat_row(s, p, 1, again[1], at, sum, shape, factor);
     }
 }
 

@@ -120,7 +120,9 @@ typedef struct attni_forward_sm90_params {
     int *order;             /* forward.order, to be filled */
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
     int tiles;        /* of attni_forward_schedule */
-    int reserved;
+    /* SOFTCAP: a raw number s whose square is at most cap_square, or -1, is in powers of two
+     * s (cap[0] + cap[1] s^2 + .. + cap[4] s^8) after it. */
+    float cap_square, cap[5];
 } attni_forward_sm90_params;
 
 #define ATTNI_SEQUENCES_THREADS 128
@@ -236,6 +238,7 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
  *   EARLY    column groups of 8 whose exponentials come before the wait for the product P V
  *   MASK     0: a row sees all keys; 1: none after a last one (causal, right window); 2: nor before a first one
  *   SOFTCAP, ALIBI   1: the problem has it
+ *   EXACT    1: options.exact_reference
  *   LENGTHS  1: ragged or padded lengths, of queries or keys (left out where 0)
  */
 

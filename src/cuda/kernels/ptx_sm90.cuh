@@ -141,6 +141,13 @@ DEVICE bool elect_lane(void) {
     return chosen != 0;
 }
 
+/* 9.7.3 rcp.approx.ftz: 1 / x, within 1 ulp. */
+DEVICE float reciprocal_fast(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 /* 9.7.4 mul: two pairs of 16-bit elements. */
 DEVICE u32 multiply_16(u32 a, u32 b) {
     u32 r;
