@@ -173,99 +173,6 @@ static void queries_product(const dims_factors *x, int64_t rows, int64_t dims) {
     dims_product(0, x, rows, dims);
 }
 
-/* ---------------------------------------------------------------- scores */
-
-/* c = 1 - tanh^2 of raw products, before they become scores. */
-static void softcap_factors(const attni_job *job, const score_block *b, float *factor) {
-    const vf scale = vf_set1(job->t.scale), cap = vf_set1(job->p->softcap), one = vf_set1(1.0f);
-    for (int64_t j = 0; j < b->count; j++)
-        for (int v = 0; v < b->nv; v++) {
-            const int64_t at = j * FORWARD_SUB_ROWS + v * SIMD_LANES;
-            const vf tanh = vf_tanh(vf_div(vf_mul(vf_load(b->s + at), scale), cap));
-            /* NaN, whose dS is 0 where it is hidden and NaN where it is not, has to leave a 0 alone */
-            const vf known = vf_select(vf_equal(tanh, tanh), tanh, vf_zero());
-            vf_store(factor + at, vf_mul(vf_sub(one, known), vf_add(one, known)));
-        }
-}
-
-static void dropout_factors(const attni_job *job, const attni_tile *tile, const tile_rows *r,
-                            const score_block *b, float *keep) {
-    const vf scale = vf_set1(job->dropout_scale);
-    const score_block all = {keep, b->key0, b->count, b->first, b->nv};
-    for (int64_t j = 0; j < b->count; j++)
-        for (int v = 0; v < b->nv; v++) vf_store(keep + j * FORWARD_SUB_ROWS + v * SIMD_LANES, scale);
-    score_dropout(job, tile, r, &all);
-}
-
-/* S and dP become P and dS. Where S is -inf both are 0, whatever LSE and dP are. */
-static void element_gradients(const tile_rows *r, const score_block *b, float *ds) {
-    const vf hidden = vf_set1(-INFINITY), c = vf_set1(r->units.to_log2), zero = vf_zero();
-    for (int v = 0; v < b->nv; v++) {
-        const vf lse = vf_load(r->m + b->first + v * SIMD_LANES),
-                 delta = vf_load(r->l + b->first + v * SIMD_LANES);
-        float *s = b->s + v * SIMD_LANES, *d = ds + v * SIMD_LANES;
-        for (int64_t j = 0; j < b->count; j++, s += FORWARD_SUB_ROWS, d += FORWARD_SUB_ROWS) {
-            const vf score = vf_load(s);
-            const vmask none = vf_equal(score, hidden);
-            const vf p = vf_select(none, zero, vf_exp2(vf_sub(score, lse), c));
-            vf_store(s, p);
-            vf_store(d, vf_select(none, zero, vf_mul(p, vf_sub(vf_load(d), delta))));
-        }
-    }
-}
-
-/* a *= b */
-static void multiply_elements(const score_block *b, float *a, const float *by) {
-    for (int64_t j = 0; j < b->count; j++)
-        for (int v = 0; v < b->nv; v++) {
-            const int64_t at = j * FORWARD_SUB_ROWS + v * SIMD_LANES;
-            vf_store(a + at, vf_mul(vf_load(a + at), vf_load(by + at)));
-        }
-}
-
-/* dbias += dS, row after row: several rows and heads may share an element. */
-static void add_bias_gradient(const attni_job *job, const attni_tile *tile, const score_block *b,
-                              const float *ds) {
-    const attn_problem *p = job->p;
-    const attni_bias_shape shape = attni_bias_shape_of(p);
-    const int64_t rows = attni_min(b->nv * SIMD_LANES, tile->row_end - tile->row_begin - b->first),
-                  keys = attni_min(b->count, tile->sequence.k_len - b->key0);
-    float block[SIMD_LANES * SIMD_LANES];
-    for (int64_t i = 0; i < rows; i += SIMD_LANES)
-        for (int64_t j = 0; j < keys; j += SIMD_LANES) {
-            simd_transpose(ds + j * FORWARD_SUB_ROWS + i, FORWARD_SUB_ROWS, block, SIMD_LANES);
-            for (int64_t lane = 0; lane < attni_min(SIMD_LANES, rows - i); lane++) {
-                const int64_t row = tile->row_begin + b->first + i + lane,
-                              n = attni_min(SIMD_LANES, keys - j);
-                float *to = job->t.dbias +
-                            attni_bias_row(&shape, tile->sequence.batch, attni_tile_head(job, tile, row),
-                                           row / job->group) +
-                            b->key0 + j;
-                simd_store_part(ATTN_F32, to,
-                                vf_add(simd_load_part(ATTN_F32, to, n), vf_load(block + lane * SIMD_LANES)),
-                                n);
-            }
-        }
-}
-
-/* P and dS of one sub and count keys of a block, from key0 on. */
-static void sub_scores(const attni_job *job, const attni_tile *tile, const backward_scratch *w,
-                       const score_block *b, float *ds) {
-    const int options = (job->options & ATTNI_SCORE_OPTIONS) != 0;
-    vf top[FORWARD_NV];
-    if (job->options & ATTNI_SOFTCAP) softcap_factors(job, b, w->factor);
-    if (options) score_options(job, tile, &w->rows, b);
-    if (score_needs_mask(&w->rows, b)) score_mask(&w->rows, b, top);
-    if (job->options & ATTNI_DROPOUT) {
-        dropout_factors(job, tile, &w->rows, b, w->keep);
-        multiply_elements(b, ds, w->keep);
-    }
-    element_gradients(&w->rows, b, ds);
-    if (job->options & ATTNI_DROPOUT) multiply_elements(b, b->s, w->keep);
-    if (job->t.dbias != NULL) add_bias_gradient(job, tile, b, ds);
-    if (job->options & ATTNI_SOFTCAP) multiply_elements(b, ds, w->factor);
-}
-
 /* S^T and dP^T of one sub. */
 SIMD_INLINE void sub_products(const int nv, const backward_shape *f, const backward_scratch *w, int64_t first,
                               int64_t key, int64_t count, float *s, float *ds) {
@@ -274,19 +181,6 @@ SIMD_INLINE void sub_products(const int nv, const backward_shape *f, const backw
 }
 
 /* ---------------------------------------------------------------- accumulate */
-
-/* What of `all`, whole steps from its begin, some row of these subs may see. */
-static key_range visible_keys(const tile_rows *r, const attni_chunk *chunk, int64_t first_sub,
-                              int64_t last_sub, key_range all) {
-    int64_t begin = INT64_MAX, end = 0;
-    for (int64_t sub = first_sub; sub < last_sub; sub++) {
-        begin = attni_min(begin, r->sub_begin[sub]);
-        end = attni_max(end, r->sub_end[sub]);
-    }
-    begin = attni_max(0, begin - chunk->key_begin - all.begin) / BACKWARD_STEP * BACKWARD_STEP;
-    end = attni_round_up(attni_max(0, end - chunk->key_begin - all.begin), BACKWARD_STEP);
-    return (key_range){all.begin + begin, attni_min(all.end, all.begin + end)};
-}
 
 /* P and dS of a sub for the group's keys; what no row of the sub sees is 0. The keys that were computed. */
 static key_range sub_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
@@ -315,7 +209,9 @@ static key_range sub_keys(const attni_job *job, const attni_chunk *chunk, const 
     case 2: sub_products(2, f, w, first, mine.begin, block.count, block.s, ds + before); break;
     default: sub_products(1, f, w, first, mine.begin, block.count, block.s, ds + before); break;
     }
-    sub_scores(job, &chunk->tile, w, &block, ds + before);
+    prepare_scores(job, &chunk->tile, &w->rows, &block, ds + before, &w->e);
+    element_gradients(&w->rows, &block, ds + before);
+    finish_scores(job, &chunk->tile, &block, ds + before, &w->e);
     return mine;
 }
 
@@ -382,13 +278,6 @@ static void begin_chunk(const attni_chunk *chunk, const backward_shape *f) {
     memset(chunk->dv + chunk->key_begin * f->acc_v, 0, (size_t)(keys * f->acc_v) * sizeof(float));
 }
 
-static void write_row(attn_dtype dtype, const float *from, float scale, int64_t dim, void *to) {
-    const int64_t size = (int64_t)attni_dtype_size(dtype);
-    for (int64_t d = 0; d < dim; d += SIMD_LANES)
-        simd_store_part(dtype, (char *)to + d * size, vf_mul(vf_load(from + d), vf_set1(scale)),
-                        attni_min(SIMD_LANES, dim - d));
-}
-
 static void finish_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
     const attni_tile *tile = &chunk->tile;
     for (int64_t row = tile->row_begin; row < tile->row_end && job->t.dq != NULL; row++)
@@ -410,19 +299,6 @@ static void finish_keys(const attni_job *job, const attni_chunk *chunk, const ba
 
 /* ---------------------------------------------------------------- the chunk */
 
-/* What m and l of tile_rows are here: LSE in units of the scores, and D. */
-static void fill_rows(const attni_job *job, const attni_chunk *chunk, tile_rows *r, int64_t padded) {
-    const attni_tile *tile = &chunk->tile;
-    const int64_t count = tile->row_end - tile->row_begin;
-    for (int64_t i = 0; i < padded; i++) {
-        const int64_t row = tile->row_begin + attni_min(i, count - 1);
-        const float lse = job->t.lse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
-                                                     row / job->group)];
-        r->m[i] = (float)((double)lse / r->units.to_natural);
-        r->l[i] = chunk->delta[row];
-    }
-}
-
 static void backward_chunk(const attni_job *job, const attni_chunk *chunk, void *scratch) {
     const attn_problem *p = job->p;
     const backward_shape f = backward_shape_of(p->dim_qk, p->dim_v);
@@ -440,7 +316,7 @@ static void backward_chunk(const attni_job *job, const attni_chunk *chunk, void 
     }
     const bool visible = seen.begin < seen.end;
     if (rows > 0 && (visible || chunk->first)) load_rows(job, chunk, &f, &w);
-    if (rows > 0 && chunk->first) sum_rows(job, chunk, &f, &w);
+    if (rows > 0 && chunk->first) sum_rows(job, chunk);
     if (visible) {
         fill_rows(job, chunk, &w.rows, padded);
         accumulate_chunk(job, chunk, &f, &w, seen, load_keys(job, chunk, seen, &f, &w));

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "cpu/forward_scores.h"
+#include "cpu/backward_scores.h"
 
 /* A task's memory. Panels are float32 with dims to whole vectors of zeros. */
 typedef struct backward_scratch {
@@ -16,8 +16,7 @@ typedef struct backward_scratch {
     float *k, *v;        /* [key][dim] */
     float *k_clean;      /* a block of k with zeros for rows that are not finite */
     float *s, *ds;       /* [sub of the group][key of the block][row of the sub]: S then P; dP then dS */
-    float *factor;       /* of one sub: what softcap's derivative multiplies dS by */
-    float *keep;         /* of one sub: 1/(1 - p) where dropout keeps, else 0 */
+    element_factors e;
     tile_rows rows;      /* m: LSE in units of the scores; l: D */
 } backward_scratch;
 
@@ -57,8 +56,8 @@ static size_t backward_carve(backward_scratch *w, char *base, int64_t rows, int6
                                 BACKWARD_GROUP * element,
                                 element,
                                 element};
-    float **const parts[11] = {&w->q_t,     &w->do_t, &w->q,  &w->dout,   &w->k,   &w->v,
-                               &w->k_clean, &w->s,    &w->ds, &w->factor, &w->keep};
+    float **const parts[11] = {&w->q_t,     &w->do_t, &w->q,  &w->dout,  &w->k,     &w->v,
+                               &w->k_clean, &w->s,    &w->ds, &w->e.cap, &w->e.keep};
     size_t offset = 0;
     for (int i = 0; i < 11; i++) {
         *parts[i] = base == NULL ? NULL : (float *)(void *)(base + offset);
@@ -72,20 +71,7 @@ static size_t backward_scratch_bytes(int64_t rows, int64_t keys, int64_t dim_qk,
     return backward_carve(&w, NULL, rows, keys, dim_qk, dim_v);
 }
 
-/* Keys of the chunk, from its first. */
-typedef struct key_range {
-    int64_t begin, end;
-} key_range;
-
 /* ---------------------------------------------------------------- load */
-
-/* How many rows ahead of the one that is read to prefetch: rows of one head lie far apart in memory. */
-#define BACKWARD_AHEAD 8
-
-SIMD_INLINE void prefetch_row(const void *row, int64_t dim, attn_dtype dtype) {
-    const int64_t bytes = dim * (int64_t)attni_dtype_size(dtype);
-    for (int64_t i = 0; i < bytes; i += 64) simd_prefetch_far((const char *)row + i);
-}
 
 static bool row_is_finite(const float *row, int64_t dim) {
     vf sum = vf_zero();
@@ -125,28 +111,6 @@ static void load_rows(const attni_job *job, const attni_chunk *chunk, const back
     for (int64_t i = 0; i < count; i++)
         if (!row_is_finite(w->q + i * f->ld_qk, f->dim_qk))
             memset(w->q + i * f->ld_qk, 0, (size_t)f->dim_qk * sizeof(float));
-}
-
-/* D of the chunk's rows. */
-static void sum_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                     const backward_scratch *w) {
-    const attn_problem *p = job->p;
-    const attni_tile *tile = &chunk->tile;
-    const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
-    for (int64_t row = tile->row_begin; row < tile->row_end; row++) {
-        const char *o = attni_o_row(job, tile, row);
-        const float *dout = w->dout + (row - tile->row_begin) * f->ld_v;
-        vf sum = vf_zero();
-        for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
-            const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);
-            sum = vf_fma(simd_load_part(p->dtype_o, o + d * size, n), vf_load(dout + d), sum);
-        }
-        float total = vf_sum(sum);
-        if (job->t.dlse != NULL)
-            total -= job->t.dlse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
-                                                 row / job->group)];
-        chunk->delta[row] = total;
-    }
 }
 
 /* Panels of these keys, whole steps, zeros where there are none; whether all of K is finite. */
