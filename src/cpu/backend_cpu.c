@@ -56,6 +56,7 @@ static const char *kernel_refusal(const attni_cpu_kernel *k, const attn_problem 
     if (asked != ATTN_ISA_AUTO && k->isa > asked) return "a lower instruction set was asked for";
     if (k->bf16_only && !(p->dtype_q == ATTN_BF16 && p->dtype_kv == ATTN_BF16))
         return "it takes bf16 queries, keys and values";
+    if (k->bf16_only && k->backward != NULL && p->dtype_o != ATTN_BF16) return "it takes bf16 outputs";
     if (k->bf16_only && k->isa != ATTN_ISA_AMX && asked == ATTN_ISA_AUTO &&
         !attni_cpu_features_get()->bf16_dot_pays)
         return "on this processor vdpbf16ps does fewer operations a cycle than f32 FMA";

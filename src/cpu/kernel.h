@@ -86,7 +86,7 @@ typedef struct attni_cpu_kernel {
     const char *op;
     attn_isa isa;
     const char *dtypes;  /* in words */
-    bool bf16_only;      /* Q, K and V bf16 */
+    bool bf16_only;      /* Q, K and V bf16; backward: O too */
     int32_t tile_rows;   /* forward: rows of the largest tile; decode: most rows; backward: of a chunk */
     int32_t sub_rows;    /* forward: tiles are multiples of this */
     int32_t block_keys;  /* forward: of a slot; backward: of a chunk */
