@@ -92,7 +92,7 @@ class Library:
                           query_start=DEFAULT, key_start=DEFAULT, scale=math.inf,
                           **{name: x.data_ptr() for name, x in zip("q k v dout o dq dk dv".split(),
                                                                    (q, k, v, dout, *out))})
-        kept = (tensors, lse, q, k, v, dout)
+        kept = (tensors, lse, q, k, v, dout, out)
         address = ctypes.byref(tensors)
         forward = lambda: self.must(self.c.attn_forward(plan, address, None)) or kept
         backward = lambda: self.must(self.c.attn_backward(plan, address, None)) or kept
