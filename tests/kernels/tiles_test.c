@@ -1,5 +1,5 @@
 /*
- * The AMX kernel with its tiles in plain C (tiles_amx.h), so that its data flow meets the oracle on any
+ * The AMX kernels with their tiles in plain C (tiles_amx.h), so that their data flow meets the oracle on any
  * machine with AVX-512 BF16: random problems with every option, each on one task and on three, which give the
  * same bits. The property tests are built over the same library, with AMX as their first tier
  * (tests/CMakeLists.txt).
@@ -9,38 +9,57 @@
 #include "properties/packed.h"
 #include "reference/problems.h"
 
-enum { PROBLEMS = 500, LEAST = 100 };
+enum { PROBLEMS = 500, LEAST = 100, LEAST_BACKWARD = 200, FORWARD = 0, BACKWARD = 1 };
 
 /* Runs a case on so many tasks and has the oracle judge; 0 where no AMX kernel takes it. */
-static int run(attn_context *context, attni_problems_case *c, int threads) {
+static int run(attn_context *context, attni_problems_case *c, int op, int threads) {
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     attn_plan *plan;
     options.isa = ATTN_ISA_AMX;
     options.threads = threads;
     options.algorithm = ATTN_ALGORITHM_FLASH2;
     NEED(attn_plan_create(context, &c->problem, &options, &plan) == ATTN_OK);
-    const int taken = strcmp(attn_plan_kernel(plan), "forward_amx") == 0;
+    const int taken = op == FORWARD ? strcmp(attn_plan_kernel(plan), "forward_amx") == 0
+                                    : strcmp(attn_plan_backward_kernel(plan), "backward_amx") == 0;
     if (taken) {
         double ratio;
         char message[1024];
-        attni_problems_poison(c);
-        CHECK(attn_forward(plan, &c->tensors, NULL) == ATTN_OK, "%s", attn_last_error());
-        CHECK(attni_problems_verify(c, &ratio, message, sizeof message), "%d tasks: %s", threads, message);
+        int right;
+        if (op == FORWARD) {
+            attni_problems_poison(c);
+            CHECK(attn_forward(plan, &c->tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+            right = attni_problems_verify(c, &ratio, message, sizeof message);
+        } else {
+            attni_problems_poison_gradients(c);
+            CHECK(attn_backward(plan, &c->tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+            right = attni_problems_verify_gradients(c, &ratio, message, sizeof message);
+        }
+        CHECK(right, "%d tasks: %s", threads, message);
     }
     attn_plan_destroy(plan);
     return taken;
 }
 
-static void test_case(attn_context *context, uint64_t seed, int *taken) {
+static void test_case(attn_context *context, uint64_t seed, int op, int *taken) {
     attni_problems_case c;
-    NEED(attni_problems_make(&c, seed, NULL) == 0);
-    if (run(context, &c, 1)) {
-        const attni_problems_buffer *o = &c.buffers[ATTNI_PROBLEMS_O];
-        unsigned char *first = test_memory(o->bytes);
-        memcpy(first, o->memory, o->bytes);
-        run(context, &c, 3);
-        CHECK(memcmp(first, o->memory, o->bytes) == 0, "three tasks give other bits: %s", c.text);
-        free(first);
+    NEED((op == FORWARD ? attni_problems_make(&c, seed, NULL)
+                        : attni_problems_make_backward(&c, seed, NULL)) == 0);
+    if (run(context, &c, op, 1)) {
+        const int from = op == FORWARD ? ATTNI_PROBLEMS_O : ATTNI_PROBLEMS_DQ,
+                  count = op == FORWARD ? 1 : ATTNI_PROBLEMS_DSINKS - ATTNI_PROBLEMS_DQ + 1;
+        unsigned char *first[ATTNI_PROBLEMS_DSINKS - ATTNI_PROBLEMS_DQ + 1];
+        for (int i = 0; i < count; ++i) {
+            const attni_problems_buffer *out = &c.buffers[from + i];
+            first[i] = test_memory(out->bytes);
+            if (out->memory) memcpy(first[i], out->memory, out->bytes);
+        }
+        run(context, &c, op, 3);
+        for (int i = 0; i < count; ++i) {
+            const attni_problems_buffer *out = &c.buffers[from + i];
+            CHECK(!out->memory || memcmp(first[i], out->memory, out->bytes) == 0,
+                  "three tasks give other bits: output %d of %s", i, c.text);
+            free(first[i]);
+        }
         ++*taken;
     }
     attni_problems_free(&c);
@@ -113,8 +132,12 @@ int main(void) {
     }
     CHECK(test_has_tier(ATTN_ISA_AMX), "this program was not built with tiles in C");
     attn_context *context = test_context(3);
-    int taken = 0;
-    for (uint64_t seed = 1; seed <= PROBLEMS || taken < LEAST; ++seed) test_case(context, seed, &taken);
+    for (int op = FORWARD; op <= BACKWARD; ++op) {
+        const int least = op == FORWARD ? LEAST : LEAST_BACKWARD;
+        int taken = 0;
+        for (uint64_t seed = 1; seed <= PROBLEMS || taken < least; ++seed)
+            test_case(context, seed, op, &taken);
+    }
     test_ones(context, 48);
     test_ones(context, 57);
     test_climbing(context, 16);

@@ -142,7 +142,7 @@ static void test_neighbours(attn_context *context, attn_isa isa, attni_random *r
 }
 
 /* One head of several chunks, so that tasks share its steps. */
-static void test_repeats(attn_context *context, attn_isa isa) {
+static void test_repeats(attn_context *context, attn_isa isa, attn_dtype dtype) {
     attn_problem sizes = ATTN_PROBLEM_INIT;
     attni_random random = {5};
     sizes.seqlen_q = 530;
@@ -150,11 +150,12 @@ static void test_repeats(attn_context *context, attn_isa isa) {
     sizes.dim_qk = 5;
     sizes.dim_v = 3;
     sizes.mask = ATTN_MASK_CAUSAL;
-    gradients g = gradients_make(&sizes, ATTN_F32, &random);
+    gradients g = gradients_make(&sizes, dtype, &random);
     NEED(gradients_run(&g, context, isa, 3));
     attn_plan *plan = test_plan(context, &g.of.problem, isa, 3);
     NEED(plan != NULL);
-    size_t bytes[3] = {(size_t)g.of.q_count * 4, (size_t)g.of.k_count * 4, (size_t)g.of.v_count * 4};
+    size_t size = attni_reference_size(dtype);
+    size_t bytes[3] = {(size_t)g.of.q_count * size, (size_t)g.of.k_count * size, (size_t)g.of.v_count * size};
     void *made[3] = {g.dq, g.dk, g.dv}, *kept[3];
     for (int i = 0; i < 3; ++i) kept[i] = memcpy(test_memory(bytes[i]), made[i], bytes[i]);
     int differ = 0;
@@ -225,7 +226,7 @@ static void test_pieces(attn_context *context, attni_random *random) {
  * A NaN in k (in 0, and 1 with a softcap) or q (2) reaches the gradients of what saw it or was seen by it, and no
  * other. One in v does not stop there: the forward's O leaks it.
  */
-static void test_trouble(attn_context *context, attn_isa isa, int in) {
+static void test_trouble(attn_context *context, attn_isa isa, attn_dtype dtype, int in) {
     enum { ROWS = 60, AT = 40, DIM = 5 };
     attn_problem sizes = ATTN_PROBLEM_INIT;
     attni_random random = {8};
@@ -233,21 +234,21 @@ static void test_trouble(attn_context *context, attn_isa isa, int in) {
     sizes.dim_qk = sizes.dim_v = DIM;
     sizes.mask = ATTN_MASK_CAUSAL;
     sizes.softcap = in == 1 ? 20.0f : 0.0f;
-    gradients g = gradients_make(&sizes, ATTN_F32, &random);
-    ((float *)(in == 2 ? g.of.q : g.of.k))[AT * DIM + 2] = NAN;
+    gradients g = gradients_make(&sizes, dtype, &random);
+    attni_reference_store(in == 2 ? g.of.q : g.of.k, dtype, AT * DIM + 2, NAN);
     if (gradients_run(&g, context, isa, 1)) {
-        const float *dq = g.dq, *dk = g.dk, *dv = g.dv;
         int wrong = 0;
         for (int i = 0; i < ROWS * DIM; ++i) {
             /* rows from AT on see the key, and with them they are NaN to all keys before; the row sees keys up to AT */
             const int bad_query = in == 2 ? i / DIM == AT : i / DIM >= AT,
                       bad_key = in == 2 ? i / DIM <= AT : 1;
-            wrong += isnan(dq[i]) ? !bad_query : bad_query;
-            wrong += isnan(dk[i]) ? !bad_key : bad_key;
-            wrong += isnan(dv[i]) ? !bad_key : bad_key;
+            wrong += isnan(attni_reference_load(g.dq, dtype, i)) ? !bad_query : bad_query;
+            wrong += isnan(attni_reference_load(g.dk, dtype, i)) ? !bad_key : bad_key;
+            wrong += isnan(attni_reference_load(g.dv, dtype, i)) ? !bad_key : bad_key;
         }
-        CHECK(wrong == 0, "isa %d, trouble %d: %d gradients are NaN and should not, or the other way round",
-              isa, in, wrong);
+        CHECK(wrong == 0,
+              "isa %d dtype %d, trouble %d: %d gradients are NaN and should not, or the other way round", isa,
+              dtype, in, wrong);
     }
     gradients_free(&g);
 }
@@ -264,8 +265,10 @@ int main(void) {
     }
     FOR_EACH_TIER(isa) {
         for (int round = 0; round < 15; ++round) test_neighbours(context, isa, &random);
-        test_repeats(context, isa);
-        for (int in = 0; in < 3; ++in) test_trouble(context, isa, in);
+        const attn_dtype dtype =
+            isa == ATTN_ISA_AMX ? ATTN_BF16 : ATTN_F32; /* which has a kernel of its own */
+        test_repeats(context, isa, dtype);
+        for (int in = 0; in < 3; ++in) test_trouble(context, isa, dtype, in);
     }
     for (int round = 0; round < 40; ++round) test_pieces(context, &random);
     attn_context_destroy(context);
