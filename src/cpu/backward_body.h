@@ -49,7 +49,6 @@
 _Static_assert(BACKWARD_STEP % FORWARD_MR == 0 && BACKWARD_STEP % BACKWARD_MR == 0,
                "a step is whole tiles of keys");
 _Static_assert(BACKWARD_BLOCK % BACKWARD_STEP == 0, "a block is whole steps");
-_Static_assert(BACKWARD_KEYS % BACKWARD_BLOCK == 0, "a chunk is whole blocks");
 _Static_assert(FORWARD_SUB_ROWS % BACKWARD_MR == 0, "a sub is whole tiles of rows");
 _Static_assert(FORWARD_TILE_ROWS % BACKWARD_GROUP_ROWS == 0, "a chunk is whole groups");
 _Static_assert(FORWARD_TILE_ROWS / 2 % FORWARD_SUB_ROWS == 0 && BACKWARD_KEYS / 2 % BACKWARD_STEP == 0,
@@ -58,24 +57,31 @@ _Static_assert(ATTNI_BACKWARD_ALIGN % SIMD_LANES == 0, "rows of the workspace ar
 
 /* ---------------------------------------------------------------- products */
 
+/* Lines of the next sub's panel to prefetch with SIMD_LANES dims, so that a block's tiles fetch all of it. */
+#define AHEAD_LINES                                                                                          \
+    ((SIMD_LANES * FORWARD_SUB_ROWS / 16 + BACKWARD_BLOCK / FORWARD_MR - 1) / (BACKWARD_BLOCK / FORWARD_MR))
+
 /* FORWARD_MR keys x nv vectors of rows of S^T or dP^T, stored. */
 SIMD_INLINE void rows_tile(const int nv, const float *a, int64_t ld_a, const float *b, int64_t depth,
-                           float *c) {
+                           const float *ahead, float *c) {
     vf acc[FORWARD_MR][FORWARD_NV];
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
         SIMD_UNROLL
         for (int v = 0; v < nv; v++) acc[r][v] = vf_zero();
     }
-    for (int64_t i = 0; i < depth; i++) {
-        vf lane[FORWARD_NV];
-        SIMD_UNROLL
-        for (int v = 0; v < nv; v++) lane[v] = vf_load(b + i * FORWARD_SUB_ROWS + v * SIMD_LANES);
-        SIMD_UNROLL
-        for (int r = 0; r < FORWARD_MR; r++) {
-            const vf one = vf_set1(a[r * ld_a + i]);
+    for (int64_t part = 0; part < depth; part += SIMD_LANES) {
+        for (int line = 0; line < AHEAD_LINES; line++, ahead += 16) simd_prefetch_far(ahead);
+        for (int64_t i = part; i < part + SIMD_LANES; i++) {
+            vf lane[FORWARD_NV];
             SIMD_UNROLL
-            for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
+            for (int v = 0; v < nv; v++) lane[v] = vf_load(b + i * FORWARD_SUB_ROWS + v * SIMD_LANES);
+            SIMD_UNROLL
+            for (int r = 0; r < FORWARD_MR; r++) {
+                const vf one = vf_set1(a[r * ld_a + i]);
+                SIMD_UNROLL
+                for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
+            }
         }
     }
     SIMD_UNROLL
@@ -85,11 +91,11 @@ SIMD_INLINE void rows_tile(const int nv, const float *a, int64_t ld_a, const flo
     }
 }
 
-/* count keys of S^T or dP^T of a sub. */
+/* count keys of S^T or dP^T of a sub; ahead: the B of the next one. */
 SIMD_INLINE void rows_product(const int nv, const float *a, int64_t ld_a, int64_t count, const float *b,
-                              int64_t depth, float *c) {
-    for (int64_t j = 0; j < count; j += FORWARD_MR)
-        rows_tile(nv, a + j * ld_a, ld_a, b, depth, c + j * FORWARD_SUB_ROWS);
+                              int64_t depth, const float *ahead, float *c) {
+    for (int64_t j = 0; j < count; j += FORWARD_MR, ahead += depth / SIMD_LANES * AHEAD_LINES * 16)
+        rows_tile(nv, a + j * ld_a, ld_a, b, depth, ahead, c + j * FORWARD_SUB_ROWS);
 }
 
 /*
@@ -142,9 +148,14 @@ SIMD_INLINE void dims_tile(const int by_keys, const int nv, const dims_factors *
 /* All rows of A against nv vectors of dims from dim on: this much of B stays in L1. */
 SIMD_INLINE void dims_strip(const int by_keys, const int nv, const dims_factors *x, int64_t rows,
                             int64_t dim) {
-    for (int64_t r = 0; r < rows; r += BACKWARD_MR)
+    for (int64_t r = 0; r < rows; r += BACKWARD_MR) {
+        const float *next =
+            x->c + (r + BACKWARD_MR) * x->ld_c + dim; /* its latency would show in each tile */
+        for (int64_t i = 0; i < BACKWARD_MR; i++, next += x->ld_c)
+            for (int v = 0; v < nv; v += 16 / SIMD_LANES) simd_prefetch_far(next + v * SIMD_LANES);
         dims_tile(by_keys, nv, x, x->a + r * (by_keys ? FORWARD_SUB_ROWS : 1), x->b + dim,
                   x->c + r * x->ld_c + dim);
+    }
 }
 
 SIMD_INLINE void dims_product(const int by_keys, const dims_factors *x, int64_t rows, int64_t dims) {
@@ -175,9 +186,11 @@ static void queries_product(const dims_factors *x, int64_t rows, int64_t dims) {
 
 /* S^T and dP^T of one sub. */
 SIMD_INLINE void sub_products(const int nv, const backward_shape *f, const backward_scratch *w, int64_t first,
-                              int64_t key, int64_t count, float *s, float *ds) {
-    rows_product(nv, w->k + key * f->ld_qk, f->ld_qk, count, w->q_t + first * f->dim_qk, f->dim_qk, s);
-    rows_product(nv, w->v + key * f->ld_v, f->ld_v, count, w->do_t + first * f->dim_v, f->dim_v, ds);
+                              int64_t next, int64_t key, int64_t count, float *s, float *ds) {
+    rows_product(nv, w->k + key * f->ld_qk, f->ld_qk, count, w->q_t + first * f->dim_qk, f->dim_qk,
+                 w->q_t + next * f->dim_qk, s);
+    rows_product(nv, w->v + key * f->ld_v, f->ld_v, count, w->do_t + first * f->dim_v, f->dim_v,
+                 w->do_t + next * f->dim_v, ds);
 }
 
 /* ---------------------------------------------------------------- accumulate */
@@ -201,13 +214,15 @@ static key_range sub_keys(const attni_job *job, const attni_chunk *chunk, const 
     memset(s + after, 0, (size_t)left * sizeof(float));
     memset(ds + after, 0, (size_t)left * sizeof(float));
     const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
+    const int64_t after_this = first + FORWARD_SUB_ROWS,
+                  next = chunk->tile.row_begin + after_this < chunk->tile.row_end ? after_this : 0;
     const score_block block = {s + before, chunk->key_begin + mine.begin, mine.end - mine.begin, first, nv};
     switch (nv) {
 #if FORWARD_NV >= 3
-    case 3: sub_products(3, f, w, first, mine.begin, block.count, block.s, ds + before); break;
+    case 3: sub_products(3, f, w, first, next, mine.begin, block.count, block.s, ds + before); break;
 #endif
-    case 2: sub_products(2, f, w, first, mine.begin, block.count, block.s, ds + before); break;
-    default: sub_products(1, f, w, first, mine.begin, block.count, block.s, ds + before); break;
+    case 2: sub_products(2, f, w, first, next, mine.begin, block.count, block.s, ds + before); break;
+    default: sub_products(1, f, w, first, next, mine.begin, block.count, block.s, ds + before); break;
     }
     prepare_scores(job, &chunk->tile, &w->rows, &block, ds + before, &w->e);
     element_gradients(&w->rows, &block, ds + before);
@@ -280,14 +295,22 @@ static void begin_chunk(const attni_chunk *chunk, const backward_shape *f) {
 
 static void finish_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
     const attni_tile *tile = &chunk->tile;
-    for (int64_t row = tile->row_begin; row < tile->row_end && job->t.dq != NULL; row++)
+    for (int64_t row = tile->row_begin; row < tile->row_end && job->t.dq != NULL; row++) {
+        if (row + BACKWARD_AHEAD < tile->row_end)
+            prefetch_row(attni_dq_row(job, tile, row + BACKWARD_AHEAD), job->p->dim_qk, job->p->dtype_q);
         write_row(job->p->dtype_q, chunk->dq + row * f->acc_qk, job->t.scale, job->p->dim_qk,
                   attni_dq_row(job, tile, row));
+    }
 }
 
 static void finish_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
     const attni_tile *tile = &chunk->tile;
     for (int64_t key = chunk->key_begin; key < chunk->key_end; key++) {
+        const int64_t ahead = key + BACKWARD_AHEAD;
+        if (job->t.dk != NULL && ahead < chunk->key_end)
+            prefetch_row(attni_dk_row(job, tile, ahead), job->p->dim_qk, job->p->dtype_kv);
+        if (job->t.dv != NULL && ahead < chunk->key_end)
+            prefetch_row(attni_dv_row(job, tile, ahead), job->p->dim_v, job->p->dtype_kv);
         if (job->t.dk != NULL)
             write_row(job->p->dtype_kv, chunk->dk + key * f->acc_qk, job->t.scale, job->p->dim_qk,
                       attni_dk_row(job, tile, key));
