@@ -22,8 +22,15 @@
 
 #include "cpu/plan_cpu.h"
 
-/* Below so many kv heads, tasks are likely to share a sequence: chunks are half as large, so that there are more. */
-#define SHARED_HEADS 4
+/*
+ * Into how many parts the largest chunks are cut. With few kv heads, tasks are likely to share a sequence, and want
+ * many chunks; with many heads, large ones: every pair of chunks converts its rows and keys anew. Not by the batch or
+ * by threads, which bits must not depend on.
+ */
+static int64_t chunk_parts(const attn_problem *p) { return p->heads_kv < 4 ? 4 : p->heads_kv < 16 ? 2 : 1; }
+
+/* Whole subs, steps and tiles of every kernel. */
+#define CHUNK_MULTIPLE 192
 
 typedef struct backward_loop {
     const attni_job *job;
@@ -49,9 +56,10 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     const attni_cpu_kernel *k = c->backward;
     const int64_t rows = plan->group * p->seqlen_q, sequences = p->batch * p->heads_kv;
     const int64_t threads = plan->options.threads;
-    const int64_t part = p->heads_kv < SHARED_HEADS ? 2 : 1;
-    c->chunk_rows = k->tile_rows / part;
-    c->chunk_keys = k->block_keys / part;
+    c->chunk_rows = attni_min(k->tile_rows / chunk_parts(p),
+                              attni_round_up(attni_max(1, rows), CHUNK_MULTIPLE));
+    c->chunk_keys = attni_min(k->block_keys / chunk_parts(p),
+                              attni_round_up(attni_max(1, p->seqlen_k), CHUNK_MULTIPLE));
     const int64_t row_chunks = attni_ceil_div(rows, c->chunk_rows),
                   key_chunks = attni_ceil_div(p->seqlen_k, c->chunk_keys);
     c->chunks = attni_max(1, attni_max(row_chunks, key_chunks));

@@ -51,8 +51,8 @@ _Static_assert(BACKWARD_STEP % FORWARD_MR == 0 && BACKWARD_STEP % BACKWARD_MR ==
 _Static_assert(BACKWARD_BLOCK % BACKWARD_STEP == 0, "a block is whole steps");
 _Static_assert(FORWARD_SUB_ROWS % BACKWARD_MR == 0, "a sub is whole tiles of rows");
 _Static_assert(FORWARD_TILE_ROWS % BACKWARD_GROUP_ROWS == 0, "a chunk is whole groups");
-_Static_assert(FORWARD_TILE_ROWS / 2 % FORWARD_SUB_ROWS == 0 && BACKWARD_KEYS / 2 % BACKWARD_STEP == 0,
-               "half a chunk is whole subs and steps");
+_Static_assert(FORWARD_TILE_ROWS / 4 % FORWARD_SUB_ROWS == 0 && BACKWARD_KEYS / 4 % BACKWARD_STEP == 0,
+               "a quarter of a chunk is whole subs and steps");
 _Static_assert(ATTNI_BACKWARD_ALIGN % SIMD_LANES == 0, "rows of the workspace are whole vectors");
 
 /* ---------------------------------------------------------------- products */
@@ -296,8 +296,7 @@ static void begin_chunk(const attni_chunk *chunk, const backward_shape *f) {
 static void finish_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
     const attni_tile *tile = &chunk->tile;
     for (int64_t row = tile->row_begin; row < tile->row_end && job->t.dq != NULL; row++) {
-        if (row + BACKWARD_AHEAD < tile->row_end)
-            prefetch_row(attni_dq_row(job, tile, row + BACKWARD_AHEAD), job->p->dim_qk, job->p->dtype_q);
+        prefetch_dq(job, tile, row + BACKWARD_AHEAD);
         write_row(job->p->dtype_q, chunk->dq + row * f->acc_qk, job->t.scale, job->p->dim_qk,
                   attni_dq_row(job, tile, row));
     }
@@ -306,11 +305,7 @@ static void finish_rows(const attni_job *job, const attni_chunk *chunk, const ba
 static void finish_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
     const attni_tile *tile = &chunk->tile;
     for (int64_t key = chunk->key_begin; key < chunk->key_end; key++) {
-        const int64_t ahead = key + BACKWARD_AHEAD;
-        if (job->t.dk != NULL && ahead < chunk->key_end)
-            prefetch_row(attni_dk_row(job, tile, ahead), job->p->dim_qk, job->p->dtype_kv);
-        if (job->t.dv != NULL && ahead < chunk->key_end)
-            prefetch_row(attni_dv_row(job, tile, ahead), job->p->dim_v, job->p->dtype_kv);
+        prefetch_dk_dv(job, chunk, key + BACKWARD_AHEAD);
         if (job->t.dk != NULL)
             write_row(job->p->dtype_kv, chunk->dk + key * f->acc_qk, job->t.scale, job->p->dim_qk,
                       attni_dk_row(job, tile, key));

@@ -48,6 +48,10 @@ static void sum_rows(const attni_job *job, const attni_chunk *chunk) {
     const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
     for (int64_t row = tile->row_begin; row < tile->row_end; row++) {
         const char *o = attni_o_row(job, tile, row), *dout = attni_dout_row(job, tile, row);
+        if (row + BACKWARD_AHEAD < tile->row_end) {
+            prefetch_row(attni_o_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
+            prefetch_row(attni_dout_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
+        }
         vf sum = vf_zero();
         for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
             const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);
@@ -73,6 +77,19 @@ static void fill_rows(const attni_job *job, const attni_chunk *chunk, tile_rows 
         r->m[i] = (float)((double)lse / r->units.to_natural);
         r->l[i] = chunk->delta[row];
     }
+}
+
+/* Brings rows of the gradients that will be written soon. */
+static void prefetch_dq(const attni_job *job, const attni_tile *tile, int64_t row) {
+    if (row < tile->row_end) prefetch_row(attni_dq_row(job, tile, row), job->p->dim_qk, job->p->dtype_q);
+}
+
+static void prefetch_dk_dv(const attni_job *job, const attni_chunk *chunk, int64_t key) {
+    if (key >= chunk->key_end) return;
+    if (job->t.dk != NULL)
+        prefetch_row(attni_dk_row(job, &chunk->tile, key), job->p->dim_qk, job->p->dtype_kv);
+    if (job->t.dv != NULL)
+        prefetch_row(attni_dv_row(job, &chunk->tile, key), job->p->dim_v, job->p->dtype_kv);
 }
 
 static void write_row(attn_dtype dtype, const float *from, float scale, int64_t dim, void *to) {

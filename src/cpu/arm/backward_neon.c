@@ -6,12 +6,12 @@
 
 #define FORWARD_MR 8
 #define FORWARD_NV 3
-#define FORWARD_TILE_ROWS 480
+#define FORWARD_TILE_ROWS 960
 #define BACKWARD_MR 6
 #define BACKWARD_NV 4
 #define BACKWARD_STEP 24
 #define BACKWARD_BLOCK 96
-#define BACKWARD_KEYS 480
+#define BACKWARD_KEYS 960
 #define BACKWARD_GROUP 8
 
 #include "cpu/backward_body.h"

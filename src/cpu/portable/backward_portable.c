@@ -3,12 +3,12 @@
 
 #define FORWARD_MR 4
 #define FORWARD_NV 2
-#define FORWARD_TILE_ROWS 960
+#define FORWARD_TILE_ROWS 1920
 #define BACKWARD_MR 4
 #define BACKWARD_NV 2
 #define BACKWARD_STEP 4
 #define BACKWARD_BLOCK 96
-#define BACKWARD_KEYS 960
+#define BACKWARD_KEYS 1920
 #define BACKWARD_GROUP 12
 
 #include "cpu/backward_body.h"

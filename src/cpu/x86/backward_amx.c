@@ -28,8 +28,8 @@
 #include "cpu/x86/simd_avx512.h"
 
 #define FORWARD_NV 2
-#define FORWARD_TILE_ROWS 1024
-#define BACKWARD_KEYS 1024
+#define FORWARD_TILE_ROWS 2048
+#define BACKWARD_KEYS 2048
 #define BACKWARD_STEP 32
 #define BACKWARD_UNIT 64
 #define BACKWARD_BLOCK 256
@@ -43,10 +43,68 @@ ATTNI_ASSERT_BACKWARD_ROW(backward_amx);
 
 _Static_assert(FORWARD_SUB_ROWS == 32 && BACKWARD_UNIT % 32 == 0 && BACKWARD_BLOCK % BACKWARD_UNIT == 0,
                "subs and steps are two tiles");
-_Static_assert(BACKWARD_KEYS / 2 % BACKWARD_BLOCK == 0 && FORWARD_TILE_ROWS / 2 % (32 * BACKWARD_GROUP) == 0,
-               "half a chunk is whole blocks and groups");
+_Static_assert(BACKWARD_KEYS / 4 % 32 == 0 && FORWARD_TILE_ROWS / 4 % 32 == 0,
+               "a quarter of a chunk is whole subs and steps");
 
 #define FLUSH_DENORMALS 0x8040u /* in MXCSR: results, and operands */
+
+/* ---------------------------------------------------------------- P and dS */
+
+/* The unit whose P^T and dS^T are computed: from S^T and dP^T to tiles of A, and dS^T of B too, two keys at a time. */
+typedef struct amx_elements {
+    const float *s, *dp;
+    char *p, *ds, *ds_b;
+    int64_t apart; /* bytes of A from 32 keys to the next */
+    int64_t key, keys; /* the next one, of so many */
+    vf scale, lse[2], delta[2]; /* lse in log2 */
+} amx_elements;
+
+/* 32 rows of a key in bf16, nearest even; NaN stays NaN. */
+SIMD_INLINE __m512i round_rows(vf first, vf second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
+
+/*
+ * 2^(s scale - lse) where `seen`, else 0: x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
+ * P(0) = 1, relative error 1.4e-7), times 2^floor(x). NaN stays NaN.
+ */
+SIMD_INLINE vf seen_exp2(vmask seen, vf s, vf scale, vf lse) {
+    const vf x = _mm512_fmsub_ps(s, scale, lse);
+    const vf f = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
+    vf p = vf_set1(0x1.e974fap-10f);
+    p = vf_fma(p, f, vf_set1(0x1.27785ap-7f));
+    p = vf_fma(p, f, vf_set1(0x1.c91ce8p-5f));
+    p = vf_fma(p, f, vf_set1(0x1.ebdb5ap-3f));
+    p = vf_fma(p, f, vf_set1(0x1.62e4bap-1f));
+    p = vf_fma(p, f, vf_set1(1.0f));
+    return _mm512_maskz_scalef_ps(seen, p, x);
+}
+
+/* The next `most` pairs of keys, or those that are left; raw: s and dp are S and dP, else P and dS already. */
+SIMD_INLINE void elements_step(const bool raw, amx_elements *e, int64_t most) {
+    const vf hidden = vf_set1(-INFINITY);
+    for (int64_t left = attni_min(most, (e->keys - e->key) / 2); left > 0; left--, e->key += 2) {
+        const int64_t at = e->key / 32 * e->apart + e->key % 32 * 64;
+        __m512i ds[2];
+        SIMD_UNROLL
+        for (int i = 0; i < 2; i++, e->s += FORWARD_SUB_ROWS, e->dp += FORWARD_SUB_ROWS) {
+            vf p[2], d[2];
+            SIMD_UNROLL
+            for (int v = 0; v < 2; v++) {
+                p[v] = vf_load(e->s + v * SIMD_LANES);
+                d[v] = vf_load(e->dp + v * SIMD_LANES);
+                if (!raw) continue;
+                const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
+                p[v] = seen_exp2(seen, p[v], e->scale, e->lse[v]);
+                d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], e->delta[v]));
+            }
+            ds[i] = round_rows(d[0], d[1]);
+            _mm512_storeu_si512(e->p + at + i * 64, round_rows(p[0], p[1]));
+            _mm512_storeu_si512(e->ds + at + i * 64, ds[i]);
+        }
+        char *pairs = e->ds_b + e->key / 32 * PAIR_BYTES + e->key % 32 * 32;
+        _mm512_storeu_si512(pairs, _mm512_unpacklo_epi16(ds[0], ds[1]));
+        _mm512_storeu_si512(pairs + TILE_BYTES, _mm512_unpackhi_epi16(ds[0], ds[1]));
+    }
+}
 
 /* ---------------------------------------------------------------- products */
 
@@ -63,9 +121,10 @@ typedef struct amx_sums {
             TILE_LOAD(t, at, x.row_bytes);                                                                   \
     } while (0)
 
-/* One or two by one or two tiles of C (+)= A B over so many steps. */
+/* One or two by one or two tiles of C (+)= A B over so many steps; between them, some of the guest's elements. */
 SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero, const amx_sums x, float *c,
-                                const char *a, const char *b, int64_t steps) {
+                                const char *a, const char *b, int64_t steps, amx_elements *guest,
+                                int64_t pairs) {
     float *lower = c + x.down;
     BEGIN_SUMS(0, c);
     if (wide > 1) BEGIN_SUMS(1, c + x.right);
@@ -74,10 +133,12 @@ SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero,
     for (int64_t i = 0; i < steps; i++, a += PAIR_BYTES, b += PAIR_BYTES) {
         TILE_LOAD(4, a, 64);
         TILE_LOAD(6, b, 64);
+        if (guest != NULL) elements_step(true, guest, pairs);
         TILE_DOT(0, 4, 6);
         if (wide > 1) TILE_LOAD(7, b + TILE_BYTES, 64);
         if (wide > 1) TILE_DOT(1, 4, 7);
         if (high > 1) TILE_LOAD(5, a + TILE_BYTES, 64);
+        if (guest != NULL) elements_step(true, guest, pairs);
         if (high > 1) TILE_DOT(2, 5, 6);
         if (high > 1 && wide > 1) TILE_DOT(3, 5, 7);
     }
@@ -87,11 +148,14 @@ SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero,
     if (high > 1 && wide > 1) TILE_STORE(3, lower + x.right, x.row_bytes);
 }
 
-/* S^T or dP^T of a unit: 32 keys after 32. */
-static void multiply_scores(float *c, const char *a, const char *b, int64_t keys, int64_t steps) {
+/* S^T or dP^T of a unit, 32 keys after 32; `pairs` of the guest's twice with each step. */
+static void multiply_scores(float *c, const char *a, const char *b, int64_t keys, int64_t steps,
+                            amx_elements *guest, int64_t pairs) {
     const amx_sums x = {16 * FORWARD_SUB_ROWS, 16, 4 * FORWARD_SUB_ROWS};
+    amx_elements e = *guest; /* in registers */
     for (int64_t j = 0; j < keys; j += 32, c += 32 * FORWARD_SUB_ROWS, a += steps * PAIR_BYTES)
-        multiply_block(2, 2, true, x, c, a, b, steps);
+        multiply_block(2, 2, true, x, c, a, b, steps, &e, pairs);
+    *guest = e;
 }
 
 /* 32 keys of dV or dK, all dims; `apart` bytes of B from 32 dims to the next. */
@@ -100,9 +164,9 @@ static void multiply_keys(float *c, const char *a, const char *b, int64_t apart,
     const amx_sums x = {tiles * TILE_FLOATS, TILE_FLOATS, 64};
     for (int64_t t = 0; t < tiles; t += 2, c += 2 * TILE_FLOATS, b += apart) {
         if (t + 1 < tiles)
-            multiply_block(2, 2, false, x, c, a, b, steps);
+            multiply_block(2, 2, false, x, c, a, b, steps, NULL, 0);
         else
-            multiply_block(2, 1, false, x, c, a, b, steps);
+            multiply_block(2, 1, false, x, c, a, b, steps, NULL, 0);
     }
 }
 
@@ -112,158 +176,204 @@ static void multiply_queries(float *c, const char *a, int64_t apart, const char 
     const amx_sums x = {2 * TILE_FLOATS, TILE_FLOATS, 64};
     for (int64_t t = 0; t < tiles; t += 2, c += 4 * TILE_FLOATS, a += apart) {
         if (t + 1 < tiles)
-            multiply_block(2, 2, false, x, c, a, b, steps);
+            multiply_block(2, 2, false, x, c, a, b, steps, NULL, 0);
         else
-            multiply_block(1, 2, false, x, c, a, b, steps);
+            multiply_block(1, 2, false, x, c, a, b, steps, NULL, 0);
     }
 }
 
-/* ---------------------------------------------------------------- P and dS */
+/* ---------------------------------------------------------------- units */
 
-/* 32 rows of a key in bf16, nearest even; NaN stays NaN. */
-SIMD_INLINE __m512i round_rows(vf first, vf second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
+/* A group of subs against the keys of a block that some of its rows see; of each sub, the keys that it sees. */
+typedef struct amx_group {
+    key_range keys, seen[BACKWARD_GROUP];
+    int64_t first, last;
+} amx_group;
 
-/*
- * 2^((s - lse) c) where `seen`, else 0: x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
- * P(0) = 1, relative error 1.4e-7), times 2^floor(x). NaN stays NaN.
- */
-SIMD_INLINE vf seen_exp2(vmask seen, vf s, vf lse, vf c) {
-    const vf x = vf_mul(vf_sub(s, lse), c);
-    const vf f = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
-    vf p = vf_set1(0x1.e974fap-10f);
-    p = vf_fma(p, f, vf_set1(0x1.27785ap-7f));
-    p = vf_fma(p, f, vf_set1(0x1.c91ce8p-5f));
-    p = vf_fma(p, f, vf_set1(0x1.ebdb5ap-3f));
-    p = vf_fma(p, f, vf_set1(0x1.62e4bap-1f));
-    p = vf_fma(p, f, vf_set1(1.0f));
-    return _mm512_maskz_scalef_ps(seen, p, x);
-}
+/* Keys of a sub whose S and dP are computed at once. */
+typedef struct amx_unit {
+    const amx_group *group;
+    int64_t sub, key, count; /* sub in the chunk; key from the chunk's first; count 0: no unit */
+    int buffer; /* of s and dp */
+    bool opens, ends_sub, ends_group;
+} amx_unit;
 
-/* Where a unit's P^T and dS^T go: tiles of A, `apart` bytes from 32 keys to the next, and of B. */
-typedef struct amx_rounded {
-    char *p, *ds, *ds_b;
-    int64_t apart;
-} amx_rounded;
+/* Where the walk over a chunk's units is. */
+typedef struct amx_walk {
+    const attni_job *job;
+    const attni_chunk *chunk;
+    const amx_scratch *w;
+    key_range loaded, block; /* keys of the chunk that are there; the block in hand */
+    int64_t subs;
+    amx_group groups[2]; /* of the unit before, and of the next */
+    int group;
+} amx_walk;
 
-/* P^T and dS^T of a unit rounded; computed from S^T and dP^T where that has not been done. */
-SIMD_INLINE void round_elements(const bool raw, const tile_rows *r, const score_block *b, const float *dp,
-                                const amx_rounded *to) {
-    const vf c = vf_set1(r->units.to_log2), hidden = vf_set1(-INFINITY);
-    vf lse[2], delta[2];
-    for (int v = 0; v < 2; v++) {
-        lse[v] = vf_load(r->m + b->first + v * SIMD_LANES);
-        delta[v] = vf_load(r->l + b->first + v * SIMD_LANES);
-    }
-    const float *s = b->s;
-    for (int64_t j = 0; j < b->count; j += 2) {
-        const int64_t at = j / 32 * to->apart + j % 32 * 64;
-        __m512i ds[2];
-        SIMD_UNROLL
-        for (int i = 0; i < 2; i++, s += FORWARD_SUB_ROWS, dp += FORWARD_SUB_ROWS) {
-            vf p[2], d[2];
-            SIMD_UNROLL
-            for (int v = 0; v < 2; v++) {
-                p[v] = vf_load(s + v * SIMD_LANES);
-                d[v] = vf_load(dp + v * SIMD_LANES);
-                if (!raw) continue;
-                const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
-                p[v] = seen_exp2(seen, p[v], lse[v], c);
-                d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], delta[v]));
+/* The next group that sees something of its block; false after the last. */
+static bool next_group(amx_walk *walk, amx_group *g, int64_t first) {
+    const tile_rows *r = &walk->w->rows;
+    for (;; first = 0) {
+        for (; first < walk->subs; first += BACKWARD_GROUP) {
+            g->first = first;
+            g->last = attni_min(first + BACKWARD_GROUP, walk->subs);
+            g->keys = visible_keys(r, walk->chunk, first, g->last, walk->block);
+            if (g->keys.begin >= g->keys.end) continue;
+            bool any = false;
+            for (int64_t sub = first; sub < g->last; sub++) {
+                const key_range seen = visible_keys(r, walk->chunk, sub, sub + 1, g->keys);
+                g->seen[sub - first] = seen;
+                any = any || seen.begin < seen.end;
             }
-            ds[i] = round_rows(d[0], d[1]);
-            _mm512_storeu_si512(to->p + at + i * 64, round_rows(p[0], p[1]));
-            _mm512_storeu_si512(to->ds + at + i * 64, ds[i]);
+            if (any) return true;
         }
-        char *pairs = to->ds_b + j / 32 * PAIR_BYTES + j % 32 * 32;
-        _mm512_storeu_si512(pairs, _mm512_unpacklo_epi16(ds[0], ds[1]));
-        _mm512_storeu_si512(pairs + TILE_BYTES, _mm512_unpackhi_epi16(ds[0], ds[1]));
+        walk->block.begin = walk->block.end;
+        walk->block.end = attni_min(walk->block.begin + BACKWARD_BLOCK, walk->loaded.end);
+        if (walk->block.begin >= walk->loaded.end) return false;
     }
 }
 
-/* The scores of a unit, the sub's keys [key, key + count) of the chunk, and what follows from them. */
-static void compute_unit(const attni_job *job, const attni_chunk *chunk, const amx_scratch *w, int64_t sub,
-                         int64_t key, int64_t count, const amx_rounded *to) {
-    const amx_shape *f = &w->shape;
-    const score_block b = {w->s, chunk->key_begin + key, count, 32 * sub, FORWARD_NV};
-    multiply_scores(w->s, w->k + key / 32 * f->qk_steps * PAIR_BYTES, w->q_t + sub * f->qk_steps * PAIR_BYTES,
-                    count, f->qk_steps);
-    multiply_scores(w->dp, w->v + key / 32 * f->v_steps * PAIR_BYTES, w->do_t + sub * f->v_steps * PAIR_BYTES,
-                    count, f->v_steps);
-    prepare_scores(job, &chunk->tile, &w->rows, &b, w->dp, &w->e);
-    if (!(job->options & (ATTNI_DROPOUT | ATTNI_SOFTCAP)) && job->t.dbias == NULL) {
-        round_elements(true, &w->rows, &b, w->dp, to);
-        return;
+/* The unit after u; count 0 where there is none. */
+static void next_unit(amx_walk *walk, amx_unit *u) {
+    amx_group *g = &walk->groups[walk->group];
+    int64_t sub = u->sub, key = u->key + u->count;
+    const bool begins = u->count == 0;
+    if (begins || u->ends_group) {
+        if (!begins) walk->group ^= 1;
+        amx_group *next = &walk->groups[walk->group];
+        if (!next_group(walk, next, begins ? 0 : g->last)) {
+            u->count = 0;
+            return;
+        }
+        g = next;
+        sub = g->first;
+        key = g->seen[0].begin;
+        u->opens = true;
+    } else {
+        u->opens = false;
+        if (u->ends_sub) key = g->seen[++sub - g->first].begin;
     }
-    element_gradients(&w->rows, &b, w->dp);
-    finish_scores(job, &chunk->tile, &b, w->dp, &w->e);
-    round_elements(false, &w->rows, &b, w->dp, to);
+    while (key >= g->seen[sub - g->first].end) key = g->seen[++sub - g->first].begin; /* sees nothing */
+    const key_range mine = g->seen[sub - g->first];
+    u->group = g;
+    u->sub = sub;
+    u->key = key;
+    u->count = attni_min(BACKWARD_UNIT, mine.end - key);
+    u->buffer ^= 1;
+    u->ends_sub = key + u->count == mine.end;
+    u->ends_group = u->ends_sub;
+    for (int64_t later = sub + 1; later < g->last; later++)
+        if (g->seen[later - g->first].begin < g->seen[later - g->first].end) u->ends_group = false;
 }
 
-/* ---------------------------------------------------------------- accumulate */
+/* ---------------------------------------------------------------- the work of a unit */
 
-/* One sub of a group against the keys that the group sees: P^T, dS^T, dQ^T. What it saw. */
-static key_range accumulate_sub(const attni_job *job, const attni_chunk *chunk, const amx_scratch *w,
-                                int64_t sub, int64_t in_group, key_range keys) {
-    const amx_shape *f = &w->shape;
-    const key_range mine = visible_keys(&w->rows, chunk, sub, sub + 1, keys);
-    for (int64_t key = keys.begin; key < keys.end; key += 32) {
-        if (key >= mine.begin && key < mine.end) continue;
-        const int64_t at = ((key - keys.begin) / 32 * BACKWARD_GROUP + in_group) * PAIR_BYTES;
-        memset(w->p + at, 0, PAIR_BYTES);
-        memset(w->ds + at, 0, PAIR_BYTES);
-    }
-    if (mine.begin >= mine.end) return mine;
-    for (int64_t key = mine.begin; key < mine.end; key += BACKWARD_UNIT) {
-        const int64_t at = ((key - keys.begin) / 32 * BACKWARD_GROUP + in_group) * PAIR_BYTES;
-        const amx_rounded to = {w->p + at, w->ds + at, w->ds_b + (key - mine.begin) / 32 * PAIR_BYTES,
-                                BACKWARD_GROUP * PAIR_BYTES};
-        compute_unit(job, chunk, w, sub, key, attni_min(BACKWARD_UNIT, mine.end - key), &to);
-    }
-    if (job->t.dq != NULL)
-        multiply_queries(chunk->dq + (chunk->tile.row_begin + 32 * sub) * 16 * f->qk_tiles,
-                         w->k_t + mine.begin / 32 * PAIR_BYTES, f->keys * PAIR_BYTES, w->ds_b, f->qk_tiles,
-                         (mine.end - mine.begin) / 32);
-    return mine;
+/* Zeros where a sub of the group does not see keys that others do. */
+static void clear_unseen(const amx_scratch *w, const amx_group *g) {
+    for (int64_t i = 0; i < g->last - g->first; i++)
+        for (int64_t key = g->keys.begin; key < g->keys.end; key += 32) {
+            if (key >= g->seen[i].begin && key < g->seen[i].end) continue;
+            const int64_t at = ((key - g->keys.begin) / 32 * BACKWARD_GROUP + i) * PAIR_BYTES;
+            memset(w->p + at, 0, PAIR_BYTES);
+            memset(w->ds + at, 0, PAIR_BYTES);
+        }
 }
 
-/* Keys of one block against the subs [first, last) of the chunk, one group. */
-static void accumulate(const attni_job *job, const attni_chunk *chunk, const amx_scratch *w, key_range keys,
-                       int64_t first, int64_t last) {
+/* S^T and dP^T of a unit, while the guest's elements are computed. */
+static void compute_products(const amx_walk *walk, const amx_unit *u, amx_elements *guest) {
+    const amx_scratch *w = walk->w;
     const amx_shape *f = &w->shape;
-    key_range seen[BACKWARD_GROUP];
-    for (int64_t sub = first; sub < last; sub++)
-        seen[sub - first] = accumulate_sub(job, chunk, w, sub, sub - first, keys);
-    for (int64_t key = keys.begin; key < keys.end;
-         key += 32) { /* dV and dK, over the subs that see the keys */
-        int64_t begin = last - first, end = 0;
-        for (int64_t i = 0; i < last - first; i++)
-            if (key >= seen[i].begin && key < seen[i].end) {
+    const int64_t pairs =
+        attni_ceil_div((guest->keys - guest->key) / 2, 2 * (u->count / 32) * (f->qk_steps + f->v_steps));
+    multiply_scores(w->s[u->buffer], w->k + u->key / 32 * f->qk_steps * PAIR_BYTES,
+                    w->q_t + u->sub * f->qk_steps * PAIR_BYTES, u->count, f->qk_steps, guest, pairs);
+    multiply_scores(w->dp[u->buffer], w->v + u->key / 32 * f->v_steps * PAIR_BYTES,
+                    w->do_t + u->sub * f->v_steps * PAIR_BYTES, u->count, f->v_steps, guest, pairs);
+}
+
+/* A unit's scores, masked; its elements become the guest of the products that follow, unless an option or a bias
+ * gradient needs them in float32. */
+static void prepare_unit(const amx_walk *walk, const amx_unit *u, amx_elements *e) {
+    const attni_job *job = walk->job;
+    const amx_scratch *w = walk->w;
+    const tile_rows *r = &w->rows;
+    float *dp = w->dp[u->buffer];
+    const score_block b = {w->s[u->buffer], walk->chunk->key_begin + u->key, u->count, 32 * u->sub,
+                           FORWARD_NV};
+    if (u->opens) clear_unseen(w, u->group);
+    prepare_scores(job, &walk->chunk->tile, r, &b, dp, &w->e);
+    const int64_t at =
+        ((u->key - u->group->keys.begin) / 32 * BACKWARD_GROUP + u->sub - u->group->first) * PAIR_BYTES;
+    *e = (amx_elements){.s = b.s,
+                        .dp = dp,
+                        .p = w->p + at,
+                        .ds = w->ds + at,
+                        .ds_b = w->ds_b +
+                                (u->key - u->group->seen[u->sub - u->group->first].begin) / 32 * PAIR_BYTES,
+                        .apart = BACKWARD_GROUP * PAIR_BYTES,
+                        .keys = u->count,
+                        .scale = vf_set1(r->units.to_log2)};
+    for (int v = 0; v < 2; v++) {
+        e->lse[v] = vf_mul(vf_load(r->m + b.first + v * SIMD_LANES), e->scale);
+        e->delta[v] = vf_load(r->l + b.first + v * SIMD_LANES);
+    }
+    if (!(job->options & (ATTNI_DROPOUT | ATTNI_SOFTCAP)) && job->t.dbias == NULL) return;
+    element_gradients(r, &b, dp);
+    finish_scores(job, &walk->chunk->tile, &b, dp, &w->e);
+    elements_step(false, e, INT64_MAX);
+}
+
+/* dQ^T of the unit's sub. */
+static void finish_sub(const amx_walk *walk, const amx_unit *u) {
+    const amx_shape *f = &walk->w->shape;
+    const key_range mine = u->group->seen[u->sub - u->group->first];
+    if (walk->job->t.dq != NULL)
+        multiply_queries(walk->chunk->dq + (walk->chunk->tile.row_begin + 32 * u->sub) * 16 * f->qk_tiles,
+                         walk->w->k_t + mine.begin / 32 * PAIR_BYTES, f->keys * PAIR_BYTES, walk->w->ds_b,
+                         f->qk_tiles, (mine.end - mine.begin) / 32);
+}
+
+/* dV and dK of a group's keys, each over the subs that see it. */
+static void finish_group(const amx_walk *walk, const amx_group *g) {
+    const attni_chunk *chunk = walk->chunk;
+    const amx_scratch *w = walk->w;
+    const amx_shape *f = &w->shape;
+    for (int64_t key = g->keys.begin; key < g->keys.end; key += 32) {
+        int64_t begin = g->last - g->first, end = 0;
+        for (int64_t i = 0; i < g->last - g->first; i++)
+            if (key >= g->seen[i].begin && key < g->seen[i].end) {
                 begin = attni_min(begin, i);
                 end = i + 1;
             }
         if (begin >= end) continue;
-        const int64_t at = ((key - keys.begin) / 32 * BACKWARD_GROUP + begin) * PAIR_BYTES,
-                      sub = (first + begin) * PAIR_BYTES;
-        if (job->t.dv != NULL)
+        const int64_t at = ((key - g->keys.begin) / 32 * BACKWARD_GROUP + begin) * PAIR_BYTES,
+                      sub = (g->first + begin) * PAIR_BYTES;
+        if (walk->job->t.dv != NULL)
             multiply_keys(chunk->dv + (chunk->key_begin + key) * 16 * f->v_tiles, w->p + at, w->dout + sub,
                           f->subs * PAIR_BYTES, f->v_tiles, end - begin);
-        if (job->t.dk != NULL)
+        if (walk->job->t.dk != NULL)
             multiply_keys(chunk->dk + (chunk->key_begin + key) * 16 * f->qk_tiles, w->ds + at, w->q + sub,
                           f->subs * PAIR_BYTES, f->qk_tiles, end - begin);
     }
 }
 
-/* All blocks and groups of a chunk whose operands are there. */
-static void accumulate_chunk(const attni_job *job, const attni_chunk *chunk, const amx_scratch *w,
-                             key_range loaded, int64_t subs) {
-    for (int64_t block = loaded.begin / BACKWARD_BLOCK * BACKWARD_BLOCK; block < loaded.end;
-         block += BACKWARD_BLOCK) {
-        const key_range all = {attni_max(block, loaded.begin), attni_min(block + BACKWARD_BLOCK, loaded.end)};
-        for (int64_t first = 0; first < subs; first += BACKWARD_GROUP) {
-            const int64_t last = attni_min(first + BACKWARD_GROUP, subs);
-            const key_range keys = visible_keys(&w->rows, chunk, first, last, all);
-            if (keys.begin < keys.end) accumulate(job, chunk, w, keys, first, last);
-        }
+/* What follows when a unit's elements are all there. */
+static void finish_unit(const amx_walk *walk, const amx_unit *u) {
+    if (u->count > 0 && u->ends_sub) finish_sub(walk, u);
+    if (u->count > 0 && u->ends_group) finish_group(walk, u->group);
+}
+
+/* All units of a chunk whose operands are there. */
+static void run_units(amx_walk *walk) {
+    amx_elements elements = {.keys = 0};
+    amx_unit now = {.count = 0}, next = {.count = 0};
+    for (;;) {
+        next_unit(walk, &next);
+        if (next.count > 0) compute_products(walk, &next, &elements);
+        elements_step(true, &elements, INT64_MAX);
+        finish_unit(walk, &now);
+        if (next.count == 0) return;
+        prepare_unit(walk, &next, &elements);
+        now = next;
     }
 }
 
@@ -283,6 +393,7 @@ static void finish_rows(const attni_job *job, const attni_chunk *chunk, const am
     for (int64_t first = tile->row_begin; first < tile->row_end; first += 32) {
         const float *from = chunk->dq + first * 16 * tiles;
         for (int64_t half = 0; half < 2; half++) {
+            for (int64_t i = 0; i < 16; i++) prefetch_dq(job, tile, first + 32 + SCATTER(half, i));
             for (int64_t t = 0; t < tiles; t++)
                 simd_transpose(from + (2 * t + half) * TILE_FLOATS, 16, w->staging + 16 * t, ld);
             for (int64_t i = 0; i < 16; i++)
@@ -304,6 +415,7 @@ static void finish_keys(const attni_job *job, const attni_chunk *chunk, const am
     const attni_tile *tile = &chunk->tile;
     for (int64_t key = chunk->key_begin; key < chunk->key_end; key++) {
         const int64_t tiles = key / 16 * TILE_FLOATS, row = key % 16 * 16;
+        prefetch_dk_dv(job, chunk, key + BACKWARD_AHEAD);
         if (job->t.dk != NULL)
             write_key(job->p->dtype_kv, chunk->dk + tiles * f->qk_tiles + row, job->t.scale, job->p->dim_qk,
                       attni_dk_row(job, tile, key));
@@ -335,6 +447,9 @@ void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *sc
         hide_padding(&w.rows, rows, 32 * subs);
         const key_range seen = visible_keys(&w.rows, chunk, 0, subs, all);
         if (seen.begin < seen.end) {
+            amx_walk walk = {.job = job, .chunk = chunk, .w = &w, .loaded = seen, .subs = subs};
+            walk.block =
+                (key_range){seen.begin, attni_min(attni_round_up(seen.begin + 1, BACKWARD_BLOCK), seen.end)};
             load_rows(job, chunk, &w);
             load_keys(job, chunk, seen, &w);
             fill_rows(job, chunk, &w.rows, 32 * subs);
@@ -342,7 +457,7 @@ void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *sc
             _mm_setcsr(environment |
                        FLUSH_DENORMALS); /* a vscalefps with a denormal result takes 200 cycles */
             TILE_BEGIN();
-            accumulate_chunk(job, chunk, &w, seen, subs);
+            run_units(&walk);
             TILE_END();
             _mm_setcsr(environment);
         }

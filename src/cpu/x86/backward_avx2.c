@@ -6,12 +6,12 @@
 
 #define FORWARD_MR 4
 #define FORWARD_NV 3
-#define FORWARD_TILE_ROWS 960
+#define FORWARD_TILE_ROWS 1920
 #define BACKWARD_MR 6
 #define BACKWARD_NV 2
 #define BACKWARD_STEP 12
 #define BACKWARD_BLOCK 192
-#define BACKWARD_KEYS 960
+#define BACKWARD_KEYS 1920
 #define BACKWARD_GROUP 4
 
 #include "cpu/backward_body.h"

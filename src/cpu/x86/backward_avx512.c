@@ -13,12 +13,12 @@
 
 #define FORWARD_MR 8
 #define FORWARD_NV 3
-#define FORWARD_TILE_ROWS 1056
+#define FORWARD_TILE_ROWS 2112
 #define BACKWARD_MR 6
 #define BACKWARD_NV 4
 #define BACKWARD_STEP 24
 #define BACKWARD_BLOCK 192
-#define BACKWARD_KEYS 1056
+#define BACKWARD_KEYS 2112
 #define BACKWARD_GROUP 2
 
 #include "cpu/backward_body.h"

@@ -37,7 +37,7 @@ typedef struct amx_scratch {
     char *q_t, *do_t, *q, *dout, *k, *v, *k_t; /* see above */
     char *p, *ds;                              /* P^T and dS^T of a group and a block */
     char *ds_b;                                /* dS^T of a sub and a block, in pairs of keys */
-    float *s, *dp;                             /* S^T and dP^T of a unit: [key][row] */
+    float *s[2], *dp[2];                       /* S^T and dP^T of two units: [key][row] */
     float *staging;                            /* rows on their way in or out */
     element_factors e;                         /* of a unit */
     tile_rows rows;                            /* m: LSE in units of the scores; l: D */
@@ -64,8 +64,10 @@ static size_t amx_carve(amx_scratch *w, char *base, int64_t rows, int64_t keys, 
         {&w->p, BACKWARD_GROUP * block},
         {&w->ds, BACKWARD_GROUP * block},
         {&w->ds_b, block},
-        {&w->s, unit},
-        {&w->dp, unit},
+        {&w->s[0], unit},
+        {&w->dp[0], unit},
+        {&w->s[1], unit},
+        {&w->dp[1], unit},
         {&w->e.cap, unit},
         {&w->e.keep, unit},
         {&w->staging, attni_max(staged, 16 * (16 * f.v_steps + SIMD_LANES) * 4)},
