@@ -56,18 +56,18 @@ typedef struct amx_elements {
     char *p, *ds, *ds_b;
     int64_t apart; /* bytes of A from 32 keys to the next */
     int64_t key, keys; /* the next one, of so many */
-    vf scale, lse[2], delta[2]; /* lse in log2 */
+    vf scale, lse[2], delta[2];
 } amx_elements;
 
 /* 32 rows of a key in bf16, nearest even; NaN stays NaN. */
 SIMD_INLINE __m512i round_rows(vf first, vf second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 
 /*
- * 2^(s scale - lse) where `seen`, else 0: x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
+ * 2^((s - lse) scale) where `seen`, else 0: x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
  * P(0) = 1, relative error 1.4e-7), times 2^floor(x). NaN stays NaN.
  */
-SIMD_INLINE vf seen_exp2(vmask seen, vf s, vf scale, vf lse) {
-    const vf x = _mm512_fmsub_ps(s, scale, lse);
+SIMD_INLINE vf seen_exp2(vmask seen, vf s, vf lse, vf scale) {
+    const vf x = vf_mul(vf_sub(s, lse), scale);
     const vf f = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
     vf p = vf_set1(0x1.e974fap-10f);
     p = vf_fma(p, f, vf_set1(0x1.27785ap-7f));
@@ -93,7 +93,7 @@ SIMD_INLINE void elements_step(const bool raw, amx_elements *e, int64_t most) {
                 d[v] = vf_load(e->dp + v * SIMD_LANES);
                 if (!raw) continue;
                 const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
-                p[v] = seen_exp2(seen, p[v], e->scale, e->lse[v]);
+                p[v] = seen_exp2(seen, p[v], e->lse[v], e->scale);
                 d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], e->delta[v]));
             }
             ds[i] = round_rows(d[0], d[1]);
@@ -313,7 +313,7 @@ static void prepare_unit(const amx_walk *walk, const amx_unit *u, amx_elements *
                         .keys = u->count,
                         .scale = vf_set1(r->units.to_log2)};
     for (int v = 0; v < 2; v++) {
-        e->lse[v] = vf_mul(vf_load(r->m + b.first + v * SIMD_LANES), e->scale);
+        e->lse[v] = vf_load(r->m + b.first + v * SIMD_LANES);
         e->delta[v] = vf_load(r->l + b.first + v * SIMD_LANES);
     }
     if (!(job->options & (ATTNI_DROPOUT | ATTNI_SOFTCAP)) && job->t.dbias == NULL) return;
