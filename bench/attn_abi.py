@@ -13,7 +13,8 @@ F32, F16, BF16, F8_E4M3, F8_E5M2 = 0, 1, 2, 3, 4
 CAUSAL = 1
 INVALID_ARGUMENT, UNSUPPORTED = 1, 2
 ALGORITHMS = {"auto": 0, "standard": 1, "flash1": 2, "flash2": 3}
-ISAS = {"auto": 0, "sm80": 8, "sm90": 9}
+ISAS = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3, "avx512_bf16": 4, "amx": 5, "neon": 6, "neon_bf16": 7,
+        "sm80": 8, "sm90": 9}
 C_I64, C_I32, C_U64, C_F32, POINTER, SIZE = (ctypes.c_int64, ctypes.c_int32, ctypes.c_uint64, ctypes.c_float,
                                              ctypes.c_void_p, ctypes.c_size_t)
 
@@ -77,10 +78,11 @@ class Library:
 
     def __init__(self, path, device):
         self.c = ctypes.CDLL(path)
-        for name in ("attn_last_error", "attn_plan_describe", "attn_context_describe", "attn_plan_kernel"):
+        for name in ("attn_last_error", "attn_plan_describe", "attn_context_describe", "attn_plan_kernel",
+                     "attn_plan_backward_kernel"):
             getattr(self.c, name).restype = ctypes.c_char_p
             getattr(self.c, name).argtypes = [POINTER] if name != "attn_last_error" else []
-        self.c.attn_forward.argtypes = [POINTER] * 3
+        self.c.attn_forward.argtypes = self.c.attn_backward.argtypes = [POINTER] * 3
         self.c.attn_plan_destroy.argtypes = [POINTER]
         self.context = POINTER()
         self.must(self.c.attn_context_create(device, 0, None, ctypes.byref(self.context)))

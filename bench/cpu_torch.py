@@ -20,78 +20,29 @@ import time
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-DEFAULT = -(2**63)  # ATTN_STRIDE_PACKED, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEFAULT, ATTN_WINDOW_UNLIMITED
-DTYPES = {"f32": (0, torch.float32, 2e-5), "bf16": (2, torch.bfloat16, 1.2e-2)}  # ATTN_F32, ATTN_BF16; apart at most
-ISAS = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3, "avx512_bf16": 4, "amx": 5}
-CAUSAL = 1
-I64, I32, U64, F32, POINTER, SIZE = (ctypes.c_int64, ctypes.c_int32, ctypes.c_uint64, ctypes.c_float,
-                                     ctypes.c_void_p, ctypes.c_size_t)
+from attn_abi import BF16, CAUSAL, CPU, F32, ISAS, Library, make_options, make_problem, make_tensors
+
+DTYPES = {"f32": (F32, torch.float32, 2e-5), "bf16": (BF16, torch.bfloat16, 1.2e-2)}  # how far apart at most
 
 
-def fields(kind, names):
-    return [(name, kind) for name in names.split()]
-
-
-class Strides(ctypes.Structure):
-    _fields_ = fields(I64, "a b c")
-
-
-class Problem(ctypes.Structure):
-    """attn_problem of include/attn/attn.h."""
-    _fields_ = (fields(SIZE, "struct_size")
-                + fields(I64, "batch heads_q heads_kv seqlen_q seqlen_k dim_qk dim_v")
-                + fields(I32, "dtype_q dtype_kv dtype_o") + fields(Strides, "q k v o")
-                + fields(I32, "lengths_q lengths_k mask") + fields(I64, "window_left window_right")
-                + fields(F32, "softcap dropout_p") + fields(I32, "has_alibi has_sinks has_bias has_mask dtype_bias")
-                + fields(Strides, "bias mask_strides") + fields(I64, "alibi_stride_batch")
-                + fields(I32, "needs_backward deterministic batch_invariant reserved")
-                + fields(Strides, "dout dq dk dv"))
-
-
-class PlanOptions(ctypes.Structure):
-    _fields_ = fields(SIZE, "struct_size") + fields(I32, "algorithm isa threads reserved") + fields(U64, "limit")
-
-
-class Tensors(ctypes.Structure):
-    _fields_ = (fields(SIZE, "struct_size")
-                + fields(POINTER, "q k v o lse lengths_q lengths_k bias mask alibi_slopes sinks")
-                + fields(I64, "seqlen_q seqlen_k total_q query_start key_start") + fields(U64, "seed offset")
-                + fields(F32, "scale") + fields(I32, "reserved") + fields(POINTER, "dout dlse dq dk dv dbias dsinks"))
-
-
-class Library:
+class Processor(Library):
     def __init__(self, path, isa):
-        self.c = ctypes.CDLL(path)
+        super().__init__(path, CPU)
         self.isa = ISAS[isa]
-        for name in ("attn_last_error", "attn_plan_kernel", "attn_plan_backward_kernel", "attn_context_describe"):
-            getattr(self.c, name).restype = ctypes.c_char_p
-            getattr(self.c, name).argtypes = [POINTER] if name != "attn_last_error" else []
-        self.c.attn_forward.argtypes = self.c.attn_backward.argtypes = [POINTER] * 3
-        self.context = POINTER()
-        self.must(self.c.attn_context_create(0, 0, None, ctypes.byref(self.context)))
-
-    def must(self, status):
-        if status:
-            sys.exit(f"status {status}: {self.c.attn_last_error().decode()}")
 
     def calls(self, shape, dtype, threads, q, k, v, dout):
         """Forward, backward, their outputs (o, dq, dk, dv), and the kernels' names."""
         batch, heads_q, heads_kv, rows, keys, dim, causal = shape
-        packed = Strides(DEFAULT, DEFAULT, DEFAULT)
-        problem = Problem(struct_size=ctypes.sizeof(Problem), batch=batch, heads_q=heads_q, heads_kv=heads_kv,
-                          seqlen_q=rows, seqlen_k=keys, dim_qk=dim, dim_v=dim, dtype_q=dtype, dtype_kv=dtype,
-                          dtype_o=dtype, mask=CAUSAL if causal else 0, window_left=DEFAULT, window_right=DEFAULT,
-                          needs_backward=1, **dict.fromkeys("q k v o bias mask_strides dout dq dk dv".split(), packed))
-        options = PlanOptions(struct_size=ctypes.sizeof(PlanOptions), threads=threads, isa=self.isa)
-        plan = POINTER()
-        self.must(self.c.attn_plan_create(self.context, ctypes.byref(problem), ctypes.byref(options),
-                                          ctypes.byref(plan)))
+        problem = make_problem(batch=batch, heads_q=heads_q, heads_kv=heads_kv, seqlen_q=rows, seqlen_k=keys,
+                               dim_qk=dim, dim_v=dim, dtype_q=dtype, dtype_kv=dtype, dtype_o=dtype,
+                               mask=CAUSAL if causal else 0, needs_backward=1)
+        status, plan = self.plan_status(problem, make_options(threads=threads, isa=self.isa))
+        self.must(status)
         out = [torch.full_like(x, math.nan) for x in (q, q, k, v)]
         lse = torch.empty(batch, heads_q, rows)
-        tensors = Tensors(struct_size=ctypes.sizeof(Tensors), lse=lse.data_ptr(), seqlen_q=DEFAULT, seqlen_k=DEFAULT,
-                          query_start=DEFAULT, key_start=DEFAULT, scale=math.inf,
-                          **{name: x.data_ptr() for name, x in zip("q k v dout o dq dk dv".split(),
-                                                                   (q, k, v, dout, *out))})
+        tensors = make_tensors(lse=lse.data_ptr(),
+                               **{name: x.data_ptr() for name, x in zip("q k v dout o dq dk dv".split(),
+                                                                        (q, k, v, dout, *out))})
         kept = (tensors, lse, q, k, v, dout, out)
         address = ctypes.byref(tensors)
         forward = lambda: self.must(self.c.attn_forward(plan, address, None)) or kept
@@ -194,7 +145,7 @@ def main():
     for path in options.shapes:
         with open(path, encoding="utf-8") as file:
             shapes += [read_shape(line.split("#")[0]) for line in file if line.split("#")[0].strip()]
-    library = Library(options.library, options.isa)
+    library = Processor(options.library, options.isa)
     print(library.c.attn_context_describe(library.context).decode().splitlines()[0], "torch", torch.__version__)
     rows, file, writer = [], None, None
     for op in options.op.split(","):
