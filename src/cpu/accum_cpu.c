@@ -13,11 +13,6 @@ typedef struct accum_header {
     char zeros[40];
 } accum_header;
 
-void attni_cpu_emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l,
-                        float *o) {
-    emit_row(job, tile, row, m, l, o);
-}
-
 attn_status attni_cpu_accum_begin(const attn_plan *plan, void *accum, void *stream) {
     (void)stream;
     const accum_header header = {
@@ -64,8 +59,8 @@ void attni_cpu_finish(const attn_plan *plan, const attni_job *job, attni_accum a
         const int64_t in_group = pair % p->heads_q % job->group;
         for (int64_t query = 0; query < tile.sequence.q_len; query++) {
             const int64_t at = pair * p->seqlen_q + query;
-            attni_cpu_emit_row(job, &tile, query * job->group + in_group, accum.m[at], accum.l[at],
-                               accum.o + at * p->dim_v);
+            emit_row(job, &tile, query * job->group + in_group, accum.m[at], accum.l[at],
+                     accum.o + at * p->dim_v);
         }
     }
 }

@@ -54,20 +54,12 @@ static void merge_task(void *args, int64_t index) {
     (void)index;
     attni_cpu_loop *loop = args;
     const attni_cpu_plan *plan = loop->plan;
-    const int64_t dim_v = loop->job->p->dim_v;
     for (;;) {
         const int64_t sequence = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed);
         if (sequence >= plan->sequences) return;
         const attni_tile tile = decode_tile(loop->job, sequence);
-        const attni_accum whole = partial_of(loop, sequence, 0);
-        for (int64_t piece = 1; piece < pieces_of(plan, &tile); piece++) {
-            const attni_accum part = partial_of(loop, sequence, piece);
-            for (int64_t row = 0; row < tile.row_end; row++)
-                attni_accum_merge_row(&whole.m[row], &whole.l[row], whole.o + row * dim_v, part.m[row],
-                                      part.l[row], part.o + row * dim_v, dim_v);
-        }
-        for (int64_t row = 0; row < tile.row_end; row++)
-            attni_cpu_emit_row(loop->job, &tile, row, whole.m[row], whole.l[row], whole.o + row * dim_v);
+        plan->kernel->merge(loop->job, &tile, partial_of(loop, sequence, 0), (int64_t)plan->partial_floats,
+                            pieces_of(plan, &tile));
     }
 }
 

@@ -99,4 +99,21 @@ SIMD_INLINE void prefetch_lines(ahead_run *run, const int count) {
     run->v += count * 64;
 }
 
+/* What the next loop reads, from L2 to L1: rows of K while values are summed, of V while scores are. */
+typedef struct decode_near {
+    const char *base;
+    int64_t key_stride;
+} decode_near;
+
+SIMD_INLINE decode_near near_of(const decode_panel *panel, int64_t head, int64_t key) {
+    return (decode_near){panel->base + head * panel->head_stride + key * panel->key_stride,
+                         panel->key_stride};
+}
+
+/* A line of each of so many rows. */
+SIMD_INLINE void prefetch_near(const char *line, int64_t stride, const int rows) {
+    SIMD_UNROLL
+    for (int i = 0; i < rows; i++) simd_prefetch_near(line + i * stride);
+}
+
 #endif

@@ -136,15 +136,19 @@ SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dty
  */
 SIMD_INLINE void score_keys(const int rows, const int keys, const int span, const attn_dtype dtype,
                             const float *q, const char *from, const int64_t offset[4], decode_ahead *ahead,
-                            int64_t dim, vf *x) {
+                            const decode_near *near, int64_t key, int64_t dim, vf *x) {
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     const int lines = AHEAD_LINES(keys * DECODE_STEP * size), turns = AHEAD_TURNS(keys * DECODE_STEP * size);
     ahead_run run = ahead_take(ahead, attni_ceil_div(dim, turns * DECODE_STEP) * lines);
     vf acc[4][ATTNI_DECODE_ROWS];
+    const char *soon = near->base + key * near->key_stride;
     prefetch_lines(&run, lines);
+    prefetch_near(soon, near->key_stride, keys);
     score_step(rows, keys, dtype, true, q, from, offset, acc);
     for (int64_t d = DECODE_STEP; d < dim; d += DECODE_STEP) {
         if (d % (turns * DECODE_STEP) == 0) prefetch_lines(&run, lines);
+        soon += DECODE_STEP * size;
+        prefetch_near(soon, near->key_stride, keys);
         from += DECODE_STEP * size;
         q += ATTNI_DECODE_ROWS * DECODE_STEP;
         score_step(rows, keys, dtype, false, q, from, offset, acc);
@@ -189,8 +193,8 @@ static void score_rest(attn_dtype dtype, float *s, const decode_head *h, const d
 
 /* Raw products of keys [key, key + count) of the chunk, over all steps of dims that are whole. */
 SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
-                               const decode_panel *k, decode_ahead *ahead, int64_t key, int64_t count,
-                               int64_t dim) {
+                               const decode_panel *k, decode_ahead *ahead, const decode_near *near,
+                               int64_t key, int64_t count, int64_t dim) {
     const char *base = k->base + h->head * k->head_stride + key * k->key_stride;
     const int together =
         rows <= 4 && SIMD_REGISTERS >= 32 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
@@ -203,8 +207,8 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s,
             const int64_t offset[4] = {0, attni_min(1, last) * k->key_stride,
                                        attni_min(2, last) * k->key_stride,
                                        attni_min(3, last) * k->key_stride};
-            score_keys(rows, together, span, dtype, h->q, base + first * k->key_stride, offset, ahead, dim,
-                       x + i);
+            score_keys(rows, together, span, dtype, h->q, base + first * k->key_stride, offset, ahead, near,
+                       j + i, dim, x + i);
         }
         score_sums(rows, span, x, s + j);
     }
@@ -212,11 +216,11 @@ SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s,
 
 /* All dims. */
 SIMD_INLINE void decode_all_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
-                                   const decode_panel *k, decode_ahead *ahead, int64_t key, int64_t count,
-                                   int64_t dim) {
+                                   const decode_panel *k, decode_ahead *ahead, const decode_near *near,
+                                   int64_t key, int64_t count, int64_t dim) {
     const int64_t whole = dim / DECODE_STEP * DECODE_STEP;
     if (whole > 0)
-        decode_scores(rows, dtype, s, h, k, ahead, key, count, whole);
+        decode_scores(rows, dtype, s, h, k, ahead, near, key, count, whole);
     else
         memset(s, 0, ATTNI_DECODE_ROWS * DECODE_KEYS * sizeof(float));
     if (whole < dim) score_rest(dtype, s, h, k, ahead, key, count, dim);
@@ -242,8 +246,8 @@ SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dt
 /* o[row][dims from d] += sum over keys of p[row][key] v[key][dims], DECODE_STEP dims so many times. */
 SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype dtype,
                                const decode_scratch *w, const float *s, const decode_head *h,
-                               const decode_panel *v, decode_ahead *ahead, int64_t key, int64_t count,
-                               int64_t d) {
+                               const decode_panel *v, decode_ahead *ahead, const decode_near *near,
+                               int64_t key, int64_t count, int64_t d) {
     const char *from = v->base + h->head * v->head_stride + key * v->key_stride;
     const int64_t size = dtype == ATTN_F32 ? 4 : 2;
     float *o = h->o + d;
@@ -257,8 +261,12 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
     const int64_t bytes = 2 * steps * DECODE_STEP * size; /* of two keys, which make a turn */
     const int lines = AHEAD_LINES(bytes), turns = AHEAD_TURNS(bytes);
     ahead_run run = ahead_take(ahead, attni_ceil_div(count, 2 * turns) * lines);
+    const char *soon = near->base + d * size;
     for (int64_t j = 0; j < count; j += 2) {
         if (j % (2 * turns) == 0) prefetch_lines(&run, lines);
+        for (int64_t i = 0; i < steps * DECODE_STEP * size; i += 64)
+            prefetch_near(soon + i, near->key_stride, 2);
+        soon += 2 * near->key_stride;
         value_step(rows, steps, dtype, s + j, from, acc);
         /* after an odd number of keys the last one again, whose probability is 0 there */
         value_step(rows, steps, dtype, s + j + 1, j + 1 < count ? from + v->key_stride : from, acc);
@@ -295,12 +303,14 @@ static void value_rest(attn_dtype dtype, const decode_scratch *w, const float *s
 /* All dims. */
 SIMD_INLINE void decode_all_values(const int rows, const attn_dtype dtype, const decode_scratch *w,
                                    const float *s, const decode_head *h, const decode_panel *v,
-                                   decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
+                                   decode_ahead *ahead, const decode_near *near, int64_t key, int64_t count,
+                                   int64_t dim) {
     const int steps = rows > 4 ? 1 : 2; /* of dims whose o is in registers */
     int64_t d = 0;
     for (; d + steps * DECODE_STEP <= dim; d += steps * DECODE_STEP)
-        decode_values(rows, steps, dtype, w, s, h, v, ahead, key, count, d);
-    if (steps > 1 && d + DECODE_STEP <= dim) decode_values(rows, 1, dtype, w, s, h, v, ahead, key, count, d);
+        decode_values(rows, steps, dtype, w, s, h, v, ahead, near, key, count, d);
+    if (steps > 1 && d + DECODE_STEP <= dim)
+        decode_values(rows, 1, dtype, w, s, h, v, ahead, near, key, count, d);
     if (dim % DECODE_STEP != 0) value_rest(dtype, w, s, h, v, ahead, key, count, dim);
 }
 
@@ -394,6 +404,7 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
      * scores(h + 1), values(h), softmax(h + 1), scores(h + 2), values(h + 1), ...
      */
     const decode_head *before = NULL;
+    bool begun = false;
     int64_t before_key = 0, key = 0, i = 0;
     float *s = w->s, *before_s = w->s + ATTNI_DECODE_ROWS * DECODE_KEYS;
     attni_tile one = *tile;
@@ -404,10 +415,16 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
         if (i == 0)
             ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
                         tile->heads);
-        if (count > 0) decode_all_scores(rows, dtype, s, h, &k, &ahead, key, count, p->dim_qk);
-        if (before != NULL)
-            decode_all_values(rows, dtype, w, before_s, before, &v, &ahead, before_key,
+        if (before == NULL) before = h;
+        const bool last = i + 1 == w->count;
+        const decode_near near_v = near_of(&v, before->head, before_key),
+                          near_k =
+                              near_of(&k, w->heads[last ? 0 : i + 1].head, last ? key + DECODE_KEYS : key);
+        if (count > 0) decode_all_scores(rows, dtype, s, h, &k, &ahead, &near_v, key, count, p->dim_qk);
+        if (begun)
+            decode_all_values(rows, dtype, w, before_s, before, &v, &ahead, &near_k, before_key,
                               attni_min(DECODE_KEYS, count_all - before_key), p->dim_v);
+        begun = true;
         if (count <= 0) return;
         one.head_kv = tile->head_kv + h->head;
         if (plain && key_begin + key >= w->full_begin && key_begin + key + DECODE_KEYS <= w->full_end) {

@@ -60,6 +60,10 @@ typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, v
 typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin,
                                 int64_t key_end, attni_accum partial, int64_t partial_stride, void *scratch);
 
+/* And what the chunks gave, of which there are so many, stride floats apart, merged into the first and emitted. */
+typedef void (*attni_merge_fn)(const attni_job *job, const attni_tile *tile, attni_accum first,
+                               int64_t stride, int64_t pieces);
+
 /*
  * Backward: one chunk of rows (tile) against one chunk of keys of a sequence, either of which may be empty. dq, dk,
  * dv and delta are arrays of the whole sequence: [row or key][dims rounded up to ATTNI_BACKWARD_ALIGN], and D of each
@@ -92,6 +96,7 @@ typedef struct attni_cpu_kernel {
     int32_t block_keys;  /* forward: of a slot; backward: of a chunk */
     attni_forward_fn forward;
     attni_decode_fn decode;
+    attni_merge_fn merge; /* decode */
     attni_backward_fn backward;
     size_t (*scratch_bytes)(int64_t rows_or_heads, int64_t slots_or_keys, int64_t dim_qk, int64_t dim_v);
 } attni_cpu_kernel;

@@ -3,14 +3,39 @@
 #include "cpu/kernels.h"
 
 const attni_cpu_kernel attni_cpu_kernels[] = {
-#define FORWARD(name, isa, dtypes, bf16_only, rows, multiple, keys)                                          \
-    {#name,    "forward", isa,          dtypes, bf16_only, rows,                                             \
-     multiple, keys,      attni_##name, NULL,   NULL,      attni_##name##_scratch},
-#define DECODE(name, isa, dtypes, bf16_only, rows)                                                           \
-    {#name, "decode", isa, dtypes, bf16_only, rows, 1, 0, NULL, attni_##name, NULL, attni_##name##_scratch},
-#define BACKWARD(name, isa, dtypes, bf16_only, rows, keys)                                                   \
-    {#name, "backward", isa,  dtypes, bf16_only,    rows,                                                    \
-     1,     keys,       NULL, NULL,   attni_##name, attni_##name##_scratch},
+#define FORWARD(symbol, isa_, dtypes_, bf16, rows, multiple, keys)                                           \
+    {.name = #symbol,                                                                                        \
+     .op = "forward",                                                                                        \
+     .isa = isa_,                                                                                            \
+     .dtypes = dtypes_,                                                                                      \
+     .bf16_only = bf16,                                                                                      \
+     .tile_rows = rows,                                                                                      \
+     .sub_rows = multiple,                                                                                   \
+     .block_keys = keys,                                                                                     \
+     .forward = attni_##symbol,                                                                              \
+     .scratch_bytes = attni_##symbol##_scratch},
+#define DECODE(symbol, isa_, dtypes_, bf16, rows)                                                            \
+    {.name = #symbol,                                                                                        \
+     .op = "decode",                                                                                         \
+     .isa = isa_,                                                                                            \
+     .dtypes = dtypes_,                                                                                      \
+     .bf16_only = bf16,                                                                                      \
+     .tile_rows = rows,                                                                                      \
+     .sub_rows = 1,                                                                                          \
+     .decode = attni_##symbol,                                                                               \
+     .merge = attni_##symbol##_merge,                                                                        \
+     .scratch_bytes = attni_##symbol##_scratch},
+#define BACKWARD(symbol, isa_, dtypes_, bf16, rows, keys)                                                    \
+    {.name = #symbol,                                                                                        \
+     .op = "backward",                                                                                       \
+     .isa = isa_,                                                                                            \
+     .dtypes = dtypes_,                                                                                      \
+     .bf16_only = bf16,                                                                                      \
+     .tile_rows = rows,                                                                                      \
+     .sub_rows = 1,                                                                                          \
+     .block_keys = keys,                                                                                     \
+     .backward = attni_##symbol,                                                                             \
+     .scratch_bytes = attni_##symbol##_scratch},
 #include "cpu/kernels.def"
 #undef FORWARD
 #undef DECODE

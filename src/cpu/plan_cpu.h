@@ -43,8 +43,5 @@ void attni_cpu_backward(const attn_plan *plan, const attni_job *job, void *works
 
 /* Emits the rows of (batch, head) pairs from arrays in an accumulator's order. */
 void attni_cpu_finish(const attn_plan *plan, const attni_job *job, attni_accum accum);
-/* A row's m, l and o into the run's outputs; o is overwritten. */
-void attni_cpu_emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l,
-                        float *o);
 
 #endif

@@ -149,6 +149,7 @@ SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
 }
 
 SIMD_INLINE void simd_prefetch_far(const void *p) { __builtin_prefetch(p, 0, 2); } /* to L2 */
+SIMD_INLINE void simd_prefetch_near(const void *p) { __builtin_prefetch(p, 0, 3); } /* to L1 */
 
 /* The sums of 4 vectors, in one. */
 SIMD_INLINE vf simd_sums(const vf x[4]) { return vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])); }

@@ -153,6 +153,7 @@ SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
 }
 
 SIMD_INLINE void simd_prefetch_far(const void *p) { (void)p; }
+SIMD_INLINE void simd_prefetch_near(const void *p) { (void)p; }
 
 SIMD_INLINE vf simd_sums(const vf x[4]) {
     vf r;

@@ -148,6 +148,7 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 }
 
 SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* to L2 */
+SIMD_INLINE void simd_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); } /* to L1 */
 
 /* The sums of 16 vectors, in one. */
 SIMD_INLINE vf simd_sums(const vf x[16]) {
