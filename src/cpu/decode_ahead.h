@@ -110,10 +110,14 @@ SIMD_INLINE decode_near near_of(const decode_panel *panel, int64_t head, int64_t
                          panel->key_stride};
 }
 
-/* A line of each of so many rows. */
-SIMD_INLINE void prefetch_near(const char *line, int64_t stride, const int rows) {
+/* The lines of some rows that begin in their bytes [at, at + bytes). */
+SIMD_INLINE void prefetch_near(const char *line, int64_t stride, const int rows, int64_t at,
+                               const int64_t bytes) {
+    if (bytes < 64 && at % 64 != 0) return;
     SIMD_UNROLL
-    for (int i = 0; i < rows; i++) simd_prefetch_near(line + i * stride);
+    for (int i = 0; i < rows; i++) {
+        for (int64_t more = 0; more < bytes; more += 64) simd_prefetch_near(line + i * stride + at + more);
+    }
 }
 
 #endif

@@ -143,12 +143,11 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const int span, cons
     vf acc[4][ATTNI_DECODE_ROWS];
     const char *soon = near->base + key * near->key_stride;
     prefetch_lines(&run, lines);
-    prefetch_near(soon, near->key_stride, keys);
+    prefetch_near(soon, near->key_stride, keys, 0, DECODE_STEP * size);
     score_step(rows, keys, dtype, true, q, from, offset, acc);
     for (int64_t d = DECODE_STEP; d < dim; d += DECODE_STEP) {
         if (d % (turns * DECODE_STEP) == 0) prefetch_lines(&run, lines);
-        soon += DECODE_STEP * size;
-        prefetch_near(soon, near->key_stride, keys);
+        prefetch_near(soon, near->key_stride, keys, d * size, DECODE_STEP * size);
         from += DECODE_STEP * size;
         q += ATTNI_DECODE_ROWS * DECODE_STEP;
         score_step(rows, keys, dtype, false, q, from, offset, acc);
@@ -261,11 +260,10 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
     const int64_t bytes = 2 * steps * DECODE_STEP * size; /* of two keys, which make a turn */
     const int lines = AHEAD_LINES(bytes), turns = AHEAD_TURNS(bytes);
     ahead_run run = ahead_take(ahead, attni_ceil_div(count, 2 * turns) * lines);
-    const char *soon = near->base + d * size;
+    const char *soon = near->base;
     for (int64_t j = 0; j < count; j += 2) {
         if (j % (2 * turns) == 0) prefetch_lines(&run, lines);
-        for (int64_t i = 0; i < steps * DECODE_STEP * size; i += 64)
-            prefetch_near(soon + i, near->key_stride, 2);
+        prefetch_near(soon, near->key_stride, 2, d * size, steps * DECODE_STEP * size);
         soon += 2 * near->key_stride;
         value_step(rows, steps, dtype, s + j, from, acc);
         /* after an odd number of keys the last one again, whose probability is 0 there */
