@@ -1,6 +1,6 @@
 /*
- * What decode prefetches while it computes a block of keys: the next block's K and V, in the order of memory. Compiled once
- * per instruction set.
+ * What decode prefetches while it computes a block of keys: the next block's K and V, in the order of memory, to L2;
+ * what the next loop reads, to L1. Compiled once per instruction set.
  */
 #ifndef ATTNI_DECODE_AHEAD_H
 #define ATTNI_DECODE_AHEAD_H

@@ -9,15 +9,18 @@
  * Keys go by blocks of DECODE_KEYS, and within a block head by head: the heads of a key lie side by side in
  * memory, so a block is one stretch of pages that is translated and streamed once. While a block is computed the
  * next is prefetched in the order of memory, a little with each pair of keys, which keeps the core's line fill
- * buffers full; without that their latency, not the memory's bandwidth, is the limit.
- * Rows are rounded up to 1, 4 or 8, for which the loops are compiled; rows that are absent hold zeros.
+ * buffers full; without that their latency, not the memory's bandwidth, is the limit. The lines of the loop that
+ * comes next, V's while scores are computed and K's while values are summed, are brought on from L2 to L1 (2 to 3%
+ * faster). Rows are rounded up to 1, 4 or 8, for which the loops are compiled; rows that are absent hold zeros.
  *
- * Every instruction counts, though memory is the limit: a core that reads at its peak slows down to 0.88 of it with 8
- * no-operations a cache line, and to 0.85 with 24 (Emerald Rapids, the other hardware thread busy). Without the products,
- * softmax and sums these loops reach 0.87; what each of them adds is what is missing.
- * Tried: blocks of 32 and 64 keys (2 and 7% slower, most of it before a chunk's first block has arrived); prefetch to L1
- * instead of L2 (equal); bringing lines from L2 to L1 ahead of the loads (equal); no prefetch (half the speed); K and V
- * in the order of memory, all heads of a key, with o in L1 instead of registers (a trial loop, 7% slower).
+ * Every instruction counts, though memory is the limit: a core that reads at its peak slows down to 0.88 of it
+ * with 8 no-operations a cache line and to 0.85 with 24 (Emerald Rapids, the other hardware thread busy), with the
+ * multiply-adds of 4 rows and nothing else to 0.87, whatever the order of reading. Data that lie in L2 go through
+ * these loops 1.8 times as fast as memory gives them.
+ * Tried: blocks of 32 and 64 keys (2 and 7% slower, most of it before a chunk's first block has arrived); prefetch
+ * to L1 instead of L2 (equal, 5% slower than L2 and then L1), of every second line only (a fifth slower), in bursts
+ * of 16 lines and more (slower), during softmax too (2.5% slower), none (half the speed); softmax inlined (equal);
+ * K and V in the order of memory, all heads of a key, with o in L1 instead of registers (a trial loop, 7% slower).
  */
 #ifndef ATTNI_DECODE_BODY_H
 #define ATTNI_DECODE_BODY_H
