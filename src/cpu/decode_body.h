@@ -77,6 +77,7 @@ typedef struct decode_scratch {
     score_units units;
     int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
     int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
+    decode_panel k, v;                                      /* from the first key that any row sees */
 } decode_scratch;
 
 static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
@@ -392,14 +393,9 @@ static void decode_softmax(const attni_job *job, const attni_tile *tile, const d
 SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attni_job *job,
                               const attni_tile *tile, decode_scratch *w, int64_t key_begin, int64_t key_end) {
     const attn_problem *p = job->p;
-    const int64_t size = dtype == ATTN_F32 ? 4 : 2, count_all = key_end - key_begin;
-    const decode_panel k = {attni_k_row(job, tile, key_begin), p->k.seqlen * size, p->k.heads * size,
-                            p->dim_qk * size};
-    const decode_panel v = {attni_v_row(job, tile, key_begin), p->v.seqlen * size, p->v.heads * size,
-                            p->dim_v * size};
+    const int64_t count_all = key_end - key_begin;
+    const decode_panel k = w->k, v = w->v;
     decode_ahead ahead;
-    ahead_begin(&ahead, &k, &v, 0, attni_min(DECODE_KEYS, count_all), tile->heads);
-    ahead_now(&ahead, INT64_MAX);
     /*
      * The values of a head follow the next head's scores, so that neither waits for softmax:
      * scores(h + 1), values(h), softmax(h + 1), scores(h + 2), values(h + 1), ...
@@ -507,6 +503,30 @@ static void load_queries(const attni_job *job, const attni_tile *tile, decode_he
     }
 }
 
+/* The states of all heads before the first key, while the first block, of keys [begin, end), comes from memory. */
+static void prepare_heads(const attni_job *job, const attni_tile *tile, decode_scratch *w, int64_t begin,
+                          int64_t end) {
+    const attn_problem *p = job->p;
+    const int64_t size = p->dtype_kv == ATTN_F32 ? 4 : 2;
+    w->k = (decode_panel){attni_k_row(job, tile, begin), p->k.seqlen * size, p->k.heads * size,
+                          p->dim_qk * size};
+    w->v =
+        (decode_panel){attni_v_row(job, tile, begin), p->v.seqlen * size, p->v.heads * size, p->dim_v * size};
+    decode_ahead ahead;
+    ahead_begin(&ahead, &w->k, &w->v, 0, end - begin, tile->heads);
+    const int64_t share = attni_ceil_div(ahead.segments * ahead.segment_lines, w->count);
+    attni_tile one = *tile;
+    for (int64_t i = 0; i < w->count; i++) {
+        decode_head *h = &w->heads[i];
+        one.head_kv = tile->head_kv + h->head;
+        memset(h->q, 0, (size_t)decode_head_floats(p->dim_qk, p->dim_v) * sizeof(float));
+        memset(h->l, 0, sizeof h->l);
+        load_queries(job, &one, h);
+        ahead_now(&ahead, share);
+    }
+    memset(w->s, 0, 2 * ATTNI_DECODE_ROWS * DECODE_KEYS * sizeof(float));
+}
+
 /* A head's rows into its partial arrays, in natural units: m rounds to float, l and o take the difference. */
 static void decode_finish(const attni_job *job, const decode_scratch *w, const decode_head *h,
                           attni_accum partial) {
@@ -534,9 +554,6 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     const attn_problem *p = job->p;
     const attni_sequence *s = &tile->sequence;
     decode_scratch w;
-    memset(scratch, 0,
-           decode_scratch_bytes(tile->heads, attni_ceil_div(tile->row_end, ATTNI_DECODE_ROWS), p->dim_qk,
-                                p->dim_v));
     decode_carve(&w, scratch, tile->heads, tile->row_end, p->dim_qk, p->dim_v);
     w.units = score_units_of(job);
     int64_t seen_begin = INT64_MAX, seen_end = 0;
@@ -550,15 +567,11 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
         seen_begin = attni_min(seen_begin, w.begin[row]);
         seen_end = attni_max(seen_end, w.end[row]);
     }
-    attni_tile one = *tile;
-    for (int64_t i = 0; i < w.count; i++) {
-        one.head_kv = tile->head_kv + w.heads[i].head;
-        load_queries(job, &one, &w.heads[i]);
-    }
     /* Blocks begin at multiples of DECODE_KEYS, whatever the rows see: a row's bits depend on itself alone. */
     const int64_t begin =
         attni_max(key_begin, seen_begin == INT64_MAX ? key_end : seen_begin / DECODE_KEYS * DECODE_KEYS);
     const int64_t end = attni_min(key_end, seen_end);
+    prepare_heads(job, tile, &w, begin, attni_min(begin + DECODE_KEYS, end));
     if (begin < end) {
         if (p->dtype_kv == ATTN_F32)
             decode_f32(job, tile, &w, begin, end);
