@@ -49,8 +49,7 @@ static attn_status run_forward(const attn_plan *plan, const attni_run *run) {
     if (run->kind == ATTNI_RUN_ADD && made->tiles.value_slices > 1)
         return attni_fail(ATTN_UNSUPPORTED, "dim_v is %lld; accumulators on a CUDA device take at most 256",
                           (long long)plan->problem.dim_v);
-    /* Accumulators, and runs without keys, which the copy engine cannot be told of, are forward_sm80's. */
-    if (made->hopper && run->kind != ATTNI_RUN_ADD && run->tensors.seqlen_k > 0) {
+    if (attni_hopper_takes_run(plan, run)) {
         ATTNI_TRY(attni_cuda_check_bases(made->hopper, run, NULL));
         return attni_hopper_launch(plan, run);
     }
@@ -120,6 +119,7 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
         *refusal = "its tiles need more shared memory than a block has";
         return ATTN_OK;
     }
+    made->hopper_packed = shape.packed;
     attn_status status = attni_module_kernel(plan->context, &spec, &made->hopper);
     if (status == ATTN_OK && shape.lengths) {
         spec = attni_hopper_sequences_spec();

@@ -27,49 +27,90 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) 
     if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
     if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
         return "a stride of q, k, v or o is negative, or 2^40 bytes or more";
-    const int d = attni_forward_sm90_width((int)p->dim_qk);
-    const bool shaped = p->window_left != ATTN_WINDOW_UNLIMITED || p->softcap > 0.0f || p->has_alibi;
-    if (shaped && d != 64 && d != 128)
-        return "it has left windows, softcap and ALiBi for dims up to 64 and from 97 to 128 alone";
-    if (p->has_bias) return "it has no bias";
-    if (p->has_mask) return "it has no boolean mask";
-    if (p->dropout_p > 0.0f) return "it has no dropout";
     return NULL;
+}
+
+/* A bias that the copy engine brings. */
+static bool is_bias_copied(const attn_problem *p) {
+    const int64_t strides[] = {p->bias.batch, p->bias.heads, p->bias.queries};
+    for (int i = 0; i < 3; i++)
+        if (strides[i] < 0 || strides[i] >= (int64_t)1 << 39 || strides[i] % 8 != 0) return false;
+    return p->dtype_bias == p->dtype_q;
+}
+
+/* As in attni_hopper_shape. */
+static int mask_of(const attn_problem *p) {
+    const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
+    return p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
+}
+
+/* Whether a problem goes to the variant that looks at run time which options there are. The others, of one
+ * option each, are those that were worth their compiling. */
+static bool is_general(const attn_problem *p) {
+    const int d = attni_forward_sm90_width((int)p->dim_qk);
+    const int options = (p->softcap > 0.0f) + (p->has_alibi != 0) + (p->has_bias != 0);
+    if (p->has_mask || p->dropout_p > 0.0f || options > 1) return true;
+    if (p->has_bias) return !is_bias_copied(p) || mask_of(p) == 2;
+    return options > 0 && d != 64 && d != 128; /* there they would spill */
+}
+
+/* Whether tiles of a whole group's heads are fewer, by a quarter and more: a few queries leave most rows of a
+ * tile of one head empty. */
+static bool is_packed(const attn_problem *p, const attni_hopper_shape *shape) {
+    const int64_t group = p->heads_kv > 0 ? p->heads_q / p->heads_kv : 0;
+    if (group < 2 || group > 64 || shape->mask == 2 || shape->alibi || shape->bias) return false;
+    attni_forward_tiles t;
+    attni_kernel_spec spec;
+    (void)attni_hopper_spec(shape, 0, &spec, &t);
+    const int64_t rows = t.br / 64 * (64 / group);
+    const int64_t apart = (p->seqlen_q + t.br - 1) / t.br * group, together = (p->seqlen_q + rows - 1) / rows;
+    return 4 * together <= 3 * apart;
 }
 
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     attni_hopper_shape s = {
         .dtype = p->dtype_q, .dim_qk = p->dim_qk, .dim_v = p->dim_v, .seqlen_q = p->seqlen_q};
-    s.softcap = p->softcap > 0.0f;
-    s.alibi = p->has_alibi != 0;
-    s.lengths = p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL;
-    const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
-    s.mask = p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
+    s.general = is_general(p);
+    s.softcap = !s.general && p->softcap > 0.0f;
+    s.alibi = !s.general && p->has_alibi;
+    s.bias = !s.general && p->has_bias;
+    s.lengths = s.general || p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL;
+    s.mask = s.general ? 2 : mask_of(p);
+    s.packed = is_packed(p, &s);
     return s;
 }
 
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *t) {
     const int bf16 = shape->dtype == ATTN_BF16;
-    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0,
-                             shape->softcap || shape->alibi, (int)shape->seqlen_q, t);
+    const int shaped = shape->general                   ? ATTNI_SM90_GENERAL
+                       : shape->bias                    ? ATTNI_SM90_BIAS
+                       : shape->softcap || shape->alibi ? ATTNI_SM90_SHAPED
+                                                        : ATTNI_SM90_PLAIN;
+    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, shaped,
+                             (int)shape->seqlen_q, t);
     *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s%s", bf16 ? "bf16" : "f16",
-             t->d, t->dv, t->br, t->bc,
-             shape->mask == 0   ? ""
-             : shape->mask == 1 ? "_causal"
-                                : "_window",
-             shape->softcap ? "_softcap" : "", shape->alibi ? "_alibi" : "", shape->lengths ? "_lengths" : "",
+    const char *mask = shape->general     ? "_general"
+                       : shape->mask == 2 ? "_window"
+                       : shape->mask == 1 ? "_causal"
+                                          : "";
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s%s%s%s",
+             bf16 ? "bf16" : "f16", t->d, t->dv, t->br, t->bc, mask, shape->softcap ? "_softcap" : "",
+             shape->alibi ? "_alibi" : "", shape->bias ? "_bias" : "",
+             shape->lengths && !shape->general ? "_lengths" : "", shape->packed ? "_packed" : "",
              shape->exact ? "_exact" : "");
+    char bias[16] = "";
+    if (shape->bias) snprintf(bias, sizeof bias, " -DBIAS=%d", t->bias_slots);
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s",
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s",
              bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
-             shape->mask, shape->softcap, shape->alibi, shape->lengths ? " -DLENGTHS=1" : "",
+             shape->mask, shape->softcap, shape->alibi, bias, shape->general ? " -DGENERAL=1" : "",
+             shape->lengths ? " -DLENGTHS=1" : "", shape->packed ? " -DPACKED=1" : "",
              shape->exact ? " -DEXACT=1" : "");
     return t->shared_bytes <= shared_limit;
 }
@@ -79,14 +120,20 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
 /* CUtensorMapDataType and the like, of the driver's binary interface. */
 enum { TYPE_F16 = 6, TYPE_BF16 = 9, SWIZZLE_128B = 3, PROMOTION_L2_256B = 3, RANK = 4, COLUMNS = 64 };
 
-/* A tensor (dim, seqlen, heads, batch) in boxes of 64 columns and some rows. */
-static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const void *base, bool bf16,
-                          const int extents[RANK], const attni_tensor_strides *strides, int rows) {
-    const uint64_t sizes[RANK] = {(uint64_t)extents[0], (uint64_t)extents[1], (uint64_t)extents[2],
-                                  (uint64_t)extents[3]};
-    const uint64_t bytes[RANK - 1] = {(uint64_t)strides->seqlen * 2, (uint64_t)strides->heads * 2,
+/* A tensor of queries: (dim, row, head, batch), or where heads are packed (dim, head, row, batch); of keys the
+ * former. */
+static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const void *base, bool bf16, int dim,
+                          int rows, int heads, int batch, const attni_tensor_strides *strides, int box_rows,
+                          int pack) {
+    const uint64_t row[2] = {(uint64_t)rows, (uint64_t)strides->seqlen * 2},
+                   head[2] = {(uint64_t)heads, (uint64_t)strides->heads * 2};
+    const uint64_t sizes[RANK] = {(uint64_t)dim, pack ? head[0] : row[0], pack ? row[0] : head[0],
+                                  (uint64_t)batch};
+    const uint64_t bytes[RANK - 1] = {pack ? head[1] : row[1], pack ? row[1] : head[1],
                                       (uint64_t)strides->batch * 2};
-    const uint32_t box[RANK] = {COLUMNS, (uint32_t)rows, 1, 1}, steps[RANK] = {1, 1, 1, 1};
+    const uint32_t box[RANK] = {COLUMNS, (uint32_t)(pack ? pack : box_rows), (uint32_t)(pack ? box_rows : 1),
+                                1},
+                   steps[RANK] = {1, 1, 1, 1};
     const attni_cu_result result = cuda->driver->encode_tensor_map(
         map, bf16 ? TYPE_BF16 : TYPE_F16, RANK, (attni_cu_pointer)(uintptr_t)base, sizes, bytes, box, steps,
         0, SWIZZLE_128B, PROMOTION_L2_256B, 0);
@@ -141,15 +188,42 @@ static attn_status map_sequences(const attn_plan *plan, const attni_kernel *kern
 /* The tensors as the copy engine knows them; of ragged and padded ones a pattern for sequences_sm90. */
 static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16, int keys) {
     const attni_forward_params *f = &p->forward;
-    const int batch = p->maps ? 1 : f->batch;
-    const int q[RANK] = {f->dim_qk, f->seqlen_q, f->heads_q, batch};
-    const int k[RANK] = {f->dim_qk, f->seqlen_k, f->heads_kv, batch};
-    const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, batch};
-    const int o[RANK] = {f->dim_v, f->seqlen_q, f->heads_q, batch};
-    ATTNI_TRY(encode(cuda, &p->q, f->q, bf16, q, &f->q_stride, 64));
-    ATTNI_TRY(encode(cuda, &p->k, f->k, bf16, k, &f->k_stride, keys));
-    ATTNI_TRY(encode(cuda, &p->v, f->v, bf16, v, &f->v_stride, keys));
-    return encode(cuda, &p->o, f->o, bf16, o, &f->o_stride, 64);
+    const int batch = p->maps ? 1 : f->batch, pack = f->pack, heads = pack ? f->heads_q * pack : f->heads_q,
+              rows = pack ? f->part_queries : 64;
+    ATTNI_TRY(
+        encode(cuda, &p->q, f->q, bf16, f->dim_qk, f->seqlen_q, heads, batch, &f->q_stride, rows, pack));
+    ATTNI_TRY(
+        encode(cuda, &p->k, f->k, bf16, f->dim_qk, f->seqlen_k, f->heads_kv, batch, &f->k_stride, keys, 0));
+    ATTNI_TRY(
+        encode(cuda, &p->v, f->v, bf16, f->dim_v, f->seqlen_k, f->heads_kv, batch, &f->v_stride, keys, 0));
+    return encode(cuda, &p->o, f->o, bf16, f->dim_v, f->seqlen_q, heads, batch, &f->o_stride, rows, pack);
+}
+
+/* The bias as the copy engine knows it. */
+static attn_status encode_bias(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16) {
+    const attni_forward_params *f = &p->forward;
+    const attni_tensor_strides strides = {f->bias_stride.batch, f->bias_stride.queries, f->bias_stride.heads};
+    return encode(cuda, &p->bias, f->bias, bf16, f->seqlen_k, f->seqlen_q, f->heads_q, f->batch, &strides, 64,
+                  0);
+}
+
+bool attni_hopper_takes_run(const attn_plan *plan, const attni_run *run) {
+    const attni_cuda_plan *made = plan->backend_data;
+    if (!made->hopper || run->kind == ATTNI_RUN_ADD || run->tensors.seqlen_k == 0) return false;
+    if (made->hopper_tiles.bias_slots == 0) return true;
+    return (uintptr_t)run->tensors.bias % 16 == 0;
+}
+
+/* From here on a tile is of a group of heads, as if there were heads_kv of them. Its br are queries. */
+static attni_forward_tiles pack_heads(attni_forward_params *f, const attni_forward_tiles *tiles) {
+    attni_forward_tiles packed = *tiles;
+    f->pack = f->group;
+    f->part_queries = 64 / f->pack;
+    f->pack_inverse = 65536 / f->pack + 1;
+    f->heads_q = f->heads_kv;
+    f->group = 1;
+    packed.br = tiles->br / 64 * f->part_queries;
+    return packed;
 }
 
 /*
@@ -174,13 +248,16 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     const attni_cuda_plan *made = plan->backend_data;
     const bool bf16 = plan->problem.dtype_q == ATTN_BF16;
     attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
-    p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes / 2);
+    const attni_forward_tiles tiles =
+        made->hopper_packed ? pack_heads(&p.forward, &made->hopper_tiles) : made->hopper_tiles;
+    p.tiles = (int)attni_forward_schedule(&p.forward, &tiles, (long long)cuda->l2_bytes / 2);
     if (p.tiles == 0) return ATTN_OK;
     if (p.forward.softcap > 0.0f) fill_cap(&p);
     const bool tickets = run->workspace && p.tiles > cuda->multiprocessors;
     if (tickets) p.ticket = run->workspace;
     if (made->sequences) place_maps(&p, run->workspace);
     ATTNI_TRY(encode_tensors(cuda, &p, bf16, made->hopper_tiles.bc));
+    if (tiles.bias_slots > 0) ATTNI_TRY(encode_bias(cuda, &p, bf16));
     if (made->sequences)
         ATTNI_TRY(map_sequences(plan, made->sequences, run, &p));
     else if (tickets)

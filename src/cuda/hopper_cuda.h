@@ -10,8 +10,10 @@ typedef struct attni_hopper_shape {
     int64_t dim_qk, dim_v, seqlen_q;
     int mask; /* 0: all keys; 1: none after a row's own; 2: nor before a window */
     bool exact; /* options.exact_reference */
-    bool softcap, alibi;
+    bool softcap, alibi, bias; /* at most one of them */
     bool lengths; /* ragged or padded, of queries or keys */
+    bool packed; /* a tile is of all query heads of a key head */
+    bool general; /* any options, looked for at run time; with mask 2 and lengths */
 } attni_hopper_shape;
 
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *problem);
@@ -31,7 +33,11 @@ attni_kernel_spec attni_hopper_sequences_spec(void);
 /* Bytes of workspace: where tiles differ in length blocks draw tickets for them, which lie there. */
 size_t attni_hopper_workspace(const attn_problem *problem);
 
-/* Queues the plan's. Bases are multiples of 16 bytes, and there is a key. */
+/* Whether a run of the plan is forward_sm90's, or forward_sm80's: an accumulator's, and one without keys or with a
+ * bias that does not begin at a multiple of 16 bytes, which the copy engine cannot be told of. */
+bool attni_hopper_takes_run(const attn_plan *plan, const attni_run *run);
+
+/* Queues it. The bases of q, k, v and o are multiples of 16 bytes. */
 attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run);
 
 #endif

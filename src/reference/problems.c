@@ -110,7 +110,10 @@ static void draw_dtypes(attni_random *r, const attni_problems_limits *limits, at
     p->dtype_kv = p->dtype_q == ATTN_F32 && chance(r, 50) ? (attn_dtype)range(r, 0, 2) : p->dtype_q;
     p->dtype_o = chance(r, 70) ? p->dtype_q : (attn_dtype)range(r, 0, 2);
     p->dtype_bias = (attn_dtype)range(r, 0, 2);
-    if (limits->device) p->dtype_q = p->dtype_kv = p->dtype_o = chance(r, 70) ? ATTN_BF16 : ATTN_F16;
+    if (limits->device) {
+        p->dtype_q = p->dtype_kv = p->dtype_o = chance(r, 70) ? ATTN_BF16 : ATTN_F16;
+        if (chance(r, 50)) p->dtype_bias = p->dtype_q;
+    }
     if (limits->f8) p->dtype_q = p->dtype_kv = chance(r, 70) ? ATTN_F8_E4M3 : ATTN_F8_E5M2;
 }
 
@@ -255,12 +258,12 @@ static layout draw_tensor(attni_random *r, attn_strides *s, int64_t batch, int64
     return draw_layout(r, list + 1, 2, dim, unit);
 }
 
-static layout draw_score_layout(attni_random *r, attn_score_strides *s, const attn_problem *p) {
+static layout draw_score_layout(attni_random *r, attn_score_strides *s, const attn_problem *p, int64_t unit) {
     dimension list[3] = {{&s->batch, p->batch, p->heads_q * p->seqlen_q * p->seqlen_k, 1},
                          {&s->heads, p->heads_q, p->seqlen_q * p->seqlen_k, 1},
                          {&s->queries, p->seqlen_q, p->seqlen_k, 1}};
     for (int i = 0; i < 3; ++i) list[i].may_broadcast += chance(r, 20);
-    return draw_layout(r, list, 3, p->seqlen_k, 1);
+    return draw_layout(r, list, 3, round_to(p->seqlen_k, unit), unit);
 }
 
 static int64_t ragged_total(attn_lengths kind, const int32_t *lengths, int64_t batch, int64_t seqlen) {
@@ -299,11 +302,11 @@ static int draw_layouts(attni_random *r, int64_t unit, attni_problems_case *c) {
         if (p->lengths_q == ATTN_LENGTHS_RAGGED) c->tensors.total_q = rows;
     }
     if (p->has_bias) {
-        layout bias = draw_score_layout(r, &p->bias, p);
-        if (place(r, &c->buffers[ATTNI_PROBLEMS_BIAS], bias, p->dtype_bias, 1, 0)) return -1;
+        layout bias = draw_score_layout(r, &p->bias, p, unit);
+        if (place(r, &c->buffers[ATTNI_PROBLEMS_BIAS], bias, p->dtype_bias, unit, 0)) return -1;
     }
     if (p->has_mask) {
-        layout mask = draw_score_layout(r, &p->mask_strides, p);
+        layout mask = draw_score_layout(r, &p->mask_strides, p, unit);
         attni_problems_buffer *buffer = &c->buffers[ATTNI_PROBLEMS_MASK];
         if (!attni_buffer_input(buffer, mask.span, range(r, 0, 17), mask.origin)) return -1;
     }

@@ -71,28 +71,38 @@ typedef struct aligned_case {
     attn_tensors tensors;
 } aligned_case;
 
-static void *align_one(aligned_case *copy, const attni_problems_case *made, int which) {
+static void *align_one(aligned_case *copy, const attni_problems_case *made, int which, size_t skew) {
     const attni_problems_buffer *buffer = &made->buffers[which];
     if (!buffer->bytes) return NULL;
     unsigned char *memory = copy->memory[which] = test_memory(buffer->bytes + 32);
-    unsigned char *begin = memory + (16 - buffer->offset % 16) % 16;
+    unsigned char *begin = memory + (16 - buffer->offset % 16) % 16 + skew;
     memcpy(begin, buffer->memory, buffer->bytes);
     return begin + buffer->offset;
 }
 
-static void align_case(aligned_case *copy, const attni_problems_case *made) {
+static void align_case(aligned_case *copy, const attni_problems_case *made, size_t bias_skew) {
     memset(copy, 0, sizeof *copy);
     copy->tensors = made->tensors;
-    copy->tensors.q = align_one(copy, made, ATTNI_PROBLEMS_Q);
-    copy->tensors.k = align_one(copy, made, ATTNI_PROBLEMS_K);
-    copy->tensors.v = align_one(copy, made, ATTNI_PROBLEMS_V);
-    copy->tensors.o = align_one(copy, made, ATTNI_PROBLEMS_O);
+    copy->tensors.q = align_one(copy, made, ATTNI_PROBLEMS_Q, 0);
+    copy->tensors.k = align_one(copy, made, ATTNI_PROBLEMS_K, 0);
+    copy->tensors.v = align_one(copy, made, ATTNI_PROBLEMS_V, 0);
+    copy->tensors.o = align_one(copy, made, ATTNI_PROBLEMS_O, 0);
+    if (made->problem.has_bias) copy->tensors.bias = align_one(copy, made, ATTNI_PROBLEMS_BIAS, bias_skew);
 }
 
 static void unalign_output(aligned_case *copy, attni_problems_case *made) {
     attni_problems_buffer *o = &made->buffers[ATTNI_PROBLEMS_O];
     if (o->bytes) memcpy(o->memory, (unsigned char *)copy->tensors.o - o->offset, o->bytes);
     for (int i = 0; i < ATTNI_PROBLEMS_BUFFERS; i++) free(copy->memory[i]);
+}
+
+static void run_aligned(const attn_plan *plan, attni_problems_case *made, size_t bias_skew) {
+    aligned_case copy;
+    attni_problems_poison(made);
+    align_case(&copy, made, bias_skew);
+    const attn_status ran = attn_forward(plan, &copy.tensors, NULL);
+    CHECK(ran == ATTN_OK, "%s: %s", made->text, attn_last_error());
+    unalign_output(&copy, made);
 }
 
 static void problems(void) {
@@ -118,14 +128,9 @@ static void problems(void) {
             attni_problems_free(&made);
             continue;
         }
-        aligned_case copy;
         double ratio;
         char sentence[512];
-        attni_problems_poison(&made);
-        align_case(&copy, &made);
-        const attn_status ran = attn_forward(plan, &copy.tensors, NULL);
-        CHECK(ran == ATTN_OK, "%s: %s", made.text, attn_last_error());
-        unalign_output(&copy, &made);
+        run_aligned(plan, &made, 0);
         CHECK(attni_problems_verify(&made, &ratio, sentence, sizeof sentence), "%s", sentence);
         run++;
         fast += is_fast;
@@ -138,6 +143,47 @@ static void problems(void) {
     CHECK(hopper > 0, "no problem reached forward_sm90");
     attn_context_destroy(context);
     CHECK(fake_modules() == 0, "%d modules are left", fake_modules());
+}
+
+/* forward_sm90's ways to launch, on problems drawn for a device. The fake kernels look at what each variant relies on. */
+static void hopper(void) {
+    static const char *const ways[] = {"_lengths", "_packed", "_bias", "_general", "_window"};
+    enum { WAYS = sizeof ways / sizeof ways[0], WANTED = 12 };
+    const attni_problems_limits limits = {.work = 20000, .device = 1};
+    attn_context *context = open_device(0, NULL);
+    int runs[WAYS] = {0}, left = WAYS;
+    for (uint64_t seed = 0; left > 0 && seed < 100000; seed++) {
+        attni_problems_case made;
+        NEED(attni_problems_make(&made, seed, &limits) == 0);
+        attn_plan *plan;
+        int wanted = 0;
+        if (attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK) {
+            const char *name = strstr(attn_plan_describe(plan), "forward_sm90_");
+            char word[100] = "";
+            if (name) sscanf(name, "%99[a-z0-9_]", word);
+            for (int i = 0; i < WAYS; i++) {
+                if (!strstr(word, ways[i]) || runs[i] >= WANTED) continue;
+                left -= ++runs[i] == WANTED;
+                wanted = 1;
+            }
+            if (wanted) {
+                char sentence[512];
+                double ratio;
+                CHECK(strcmp(attn_plan_kernel(plan), "forward_sm90") == 0, "%s", attn_plan_kernel(plan));
+                const size_t skew = strstr(word, "_bias") && seed % 2 ? 2 : 0; /* bytes */
+                const int launches = fake_calls("cuLaunchKernel");
+                run_aligned(plan, &made, skew);
+                if (skew && fake_calls("cuLaunchKernel") > launches)
+                    CHECK(strstr(fake_last_launch()->name, "sm80_"), "%s", fake_last_launch()->name);
+                CHECK(attni_problems_verify(&made, &ratio, sentence, sizeof sentence), "%s: %s", word,
+                      sentence);
+            }
+            attn_plan_destroy(plan);
+        }
+        attni_problems_free(&made);
+    }
+    for (int i = 0; i < WAYS; i++) CHECK(runs[i] == WANTED, "%d problems reached %s", runs[i], ways[i]);
+    attn_context_destroy(context);
 }
 
 /* Keys in pieces, two accumulators merged, against one forward. */
@@ -390,8 +436,8 @@ static void embedded(void) {
 }
 int main(int argc, char **argv) {
     static const host_scenario scenarios[] = {
-        {"contexts", contexts}, {"problems", problems}, {"pieces", pieces},     {"lab", lab},
-        {"capture", capture},   {"speed", speed},       {"embedded", embedded},
+        {"contexts", contexts}, {"problems", problems}, {"hopper", hopper}, {"pieces", pieces},
+        {"lab", lab},           {"capture", capture},   {"speed", speed},   {"embedded", embedded},
     };
     return host_main(argc, argv, scenarios, sizeof scenarios / sizeof scenarios[0]);
 }

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/internal.h"
+#include "cuda/hopper_cuda.h"
 #include "device.h"
 #include "device_case.h"
 #include "properties/packed.h"
@@ -37,18 +38,20 @@ static int kernel_of(const attn_plan *plan) {
 }
 
 /*
- * forward_sm90 is compiled for every set of its options: a sample of them keeps the time short. Problems that
- * go to forward_sm80 for another option pass.
+ * forward_sm90 is compiled for every set of its options: a sample of them keeps the time short. Each option is in
+ * it at the dims where its code is another, with each kind of mask at dim 64.
  */
 static int is_sampled(const attn_problem *p) {
-    const int window = p->window_left != ATTN_WINDOW_UNLIMITED, softcap = p->softcap > 0.0f,
-              alibi = p->has_alibi != 0, options = window + softcap + alibi;
-    if (options == 0 || p->has_bias || p->has_mask || p->dropout_p > 0.0f) return 1;
-    if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL) return 0;
-    if (p->dtype_q != ATTN_BF16) return 0;
-    if (p->dim_qk <= 64 && p->dim_v <= 64) return options != 2;
-    return p->dim_qk > 96 && p->dim_qk <= 128 && p->dim_v > 96 && options == 1 &&
-           (window || p->mask == ATTN_MASK_CAUSAL);
+    const attni_hopper_shape s = attni_hopper_shape_of(p);
+    const int options = s.softcap + s.alibi + s.bias, others = s.lengths + s.packed;
+    const int d = attni_forward_sm90_width((int)p->dim_qk);
+    if (!s.general && options + others == 0 && s.mask < 2) return 1;
+    if (p->dtype_q != ATTN_BF16) return s.general && d == 64;
+    if (s.general) return d == 64 || d == 128 || d == 256;
+    if (options > 0 && others > 0) return 0;
+    if (d == 64) return 1;
+    if (d == 128) return s.mask > 0 && (others == 0 || (others == 1 && s.mask == 1));
+    return d == 256 && (s.packed ? s.mask == 0 && !s.lengths : s.mask > 0);
 }
 
 /* Runs a case if its variant is still wanted; the oracle judges. */
@@ -56,7 +59,8 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
     attn_plan *plan;
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     if (made->seed % 2) options.isa = ATTN_ISA_SM80; /* plain problems too, where sm90 would have them */
-    if (!device_case_is_bounded(&made->problem) || !is_sampled(&made->problem)) return;
+    if (!device_case_is_bounded(&made->problem)) return;
+    if (options.isa == ATTN_ISA_AUTO && !is_sampled(&made->problem)) return;
     const attn_status status = attn_plan_create(context, &made->problem, &options, &plan);
     if (status == ATTN_UNSUPPORTED) return;
     CHECK(status == ATTN_OK, "%s: %s", made->text, attn_last_error());

@@ -184,14 +184,17 @@ static void run_finish(const attni_accum_params *p) {
 
 /* The copy engine's view of a tensor must be the parameters' one: the fake encoder keeps what it was told. */
 static int is_map_right(const attni_tensor_map *map, const void *base, int dim, int rows, int heads,
-                        int batch, const attni_tensor_strides *strides) {
+                        int batch, const attni_tensor_strides *strides, int pack) {
+    const unsigned long long size[2] = {(unsigned long long)rows, (unsigned long long)heads},
+                             stride[2] = {(unsigned long long)strides->seqlen * 2,
+                                          (unsigned long long)strides->heads * 2};
     const unsigned long long told[] = {(uintptr_t)base,
                                        (unsigned long long)dim,
-                                       (unsigned long long)rows,
-                                       (unsigned long long)heads,
+                                       size[pack > 0],
+                                       size[pack == 0],
                                        (unsigned long long)batch,
-                                       (unsigned long long)strides->seqlen * 2,
-                                       (unsigned long long)strides->heads * 2,
+                                       stride[pack > 0],
+                                       stride[pack == 0],
                                        (unsigned long long)strides->batch * 2};
     return memcmp(map->word, told, sizeof told) == 0;
 }
@@ -207,7 +210,7 @@ static attni_tensor_map sequence_map(const attni_forward_sm90_params *p, int whi
                                    : length_of(f->lengths_k_kind, f->lengths_k, b, f->seqlen_k, &row0);
     attni_tensor_map map = *patterns[which];
     map.word[0] += 2 * (unsigned long long)(b * strides[which]->batch + row0 * strides[which]->seqlen);
-    map.word[2] = (unsigned long long)(rows > 0 ? rows : 1);
+    map.word[queries && f->pack ? 3 : 2] = (unsigned long long)(rows > 0 ? rows : 1);
     return map;
 }
 
@@ -236,17 +239,47 @@ static int are_sequences_right(const attni_forward_sm90_params *p) {
     return sum == (long long)f->batch * (f->batch - 1) / 2;
 }
 
-static int is_hopper_launch_right(const attni_forward_sm90_params *p, int lengths) {
+static int is_bias_right(const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
-    if (lengths != (f->lengths_q_kind != ATTNI_LENGTHS_FULL || f->lengths_k_kind != ATTNI_LENGTHS_FULL) ||
-        lengths != (p->maps != NULL))
-        return 0;
-    if (lengths) return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_sequences_right(p);
+    const attni_tensor_strides strides = {f->bias_stride.batch, f->bias_stride.queries, f->bias_stride.heads};
+    return is_map_right(&p->bias, f->bias, f->seqlen_k, f->seqlen_q, f->heads_q, f->batch, &strides, 0);
+}
+
+/* What the kernel of this name relies on. */
+static int is_hopper_variant_right(const attni_forward_sm90_params *p, const char *name) {
+    const attni_forward_params *f = &p->forward;
+    const int lengths = f->lengths_q_kind != ATTNI_LENGTHS_FULL || f->lengths_k_kind != ATTNI_LENGTHS_FULL;
+    if (strstr(name, "_general")) return p->maps != NULL;
+    const int own = f->bias_dtype == (strstr(name, "_bf16_") ? ATTNI_DTYPE_BF16 : ATTNI_DTYPE_F16);
+    if ((f->pack > 0) != (strstr(name, "_packed") != NULL) || (f->pack > 0 && f->group != 1)) return 0;
+    return lengths == (strstr(name, "_lengths") != NULL) && lengths == (p->maps != NULL) && !f->mask &&
+           f->dropout_threshold == 0 && (f->bias != NULL) == (strstr(name, "_bias") != NULL) &&
+           (!f->bias || (own && is_bias_right(p))) &&
+           (f->alibi != NULL) == (strstr(name, "_alibi") != NULL) &&
+           (f->softcap > 0) == (strstr(name, "_softcap") != NULL) &&
+           (f->window_left >= 0) == (strstr(name, "_window") != NULL);
+}
+
+static int is_hopper_launch_right(const attni_forward_sm90_params *p, const char *name) {
+    const attni_forward_params *f = &p->forward;
+    const int heads = f->pack ? f->heads_q * f->pack : f->heads_q;
+    if (!is_hopper_variant_right(p, name)) return 0;
+    if (p->maps) return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_sequences_right(p);
     return p->tiles > 0 && (!p->ticket || *p->ticket == 0) &&
-           is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, f->heads_q, f->batch, &f->q_stride) &&
-           is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride) &&
-           is_map_right(&p->v, f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride) &&
-           is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, f->heads_q, f->batch, &f->o_stride);
+           is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, heads, f->batch, &f->q_stride, f->pack) &&
+           is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride, 0) &&
+           is_map_right(&p->v, f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride, 0) &&
+           is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, heads, f->batch, &f->o_stride, f->pack);
+}
+
+/* Packed heads count as those of keys; this undoes it. */
+static attni_forward_params unpacked(const attni_forward_params *p) {
+    attni_forward_params f = *p;
+    if (f.pack) {
+        f.heads_q *= f.pack;
+        f.group = f.pack;
+    }
+    return f;
 }
 
 /* bf16 or f16 stands in a kernel's name. */
@@ -263,8 +296,8 @@ int fake_run_kernel(const char *name, const void *params) {
         return run_any_forward(name, p, strstr(name, "_general") != NULL);
     if (strncmp(name, "forward_sm90_", 13) == 0) {
         const attni_forward_sm90_params *hopper = params;
-        return is_hopper_launch_right(hopper, strstr(name, "_lengths") != NULL) &&
-               run_any_forward(name, &hopper->forward, 1);
+        const attni_forward_params f = unpacked(&hopper->forward);
+        return is_hopper_launch_right(hopper, name) && run_any_forward(name, &f, 1);
     }
     if (strcmp(name, "sequences_sm90") == 0) return run_sequences(params);
     if (strncmp(name, "flash1_sm80_", 12) == 0)

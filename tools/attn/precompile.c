@@ -63,21 +63,28 @@ static void precompile(precompiler *p, const attni_kernel_spec *spec) {
     fflush(stdout);
 }
 
-/* forward_sm90, full and causal, for few and for many queries. */
+static void precompile_shape(precompiler *p, const attni_hopper_shape *shape) {
+    attni_kernel_spec spec;
+    attni_forward_tiles tiles;
+    if (attni_hopper_spec(shape, shared_limit_of(p->capability), &spec, &tiles)) precompile(p, &spec);
+}
+
+/* forward_sm90, full and causal, for few and for many queries; then those of most registers: every option, and ragged
+ * or padded windows. */
 static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
     if (!attni_hopper_takes_dims(dim_qk, dim_v)) return;
-    for (int mask = 0; mask < 2; mask++) {
-        char last[80] = "";
-        for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
-            const attni_hopper_shape shape = {
-                .dtype = dtype, .dim_qk = dim_qk, .dim_v = dim_v, .seqlen_q = seqlen, .mask = mask};
-            attni_kernel_spec spec;
-            attni_forward_tiles tiles;
-            if (!attni_hopper_spec(&shape, shared_limit_of(p->capability), &spec, &tiles)) continue;
-            if (strcmp(last, spec.name) != 0) precompile(p, &spec);
-            memcpy(last, spec.name, sizeof last);
-        }
+    attni_hopper_shape shape = {.dtype = dtype, .dim_qk = dim_qk, .dim_v = dim_v};
+    for (shape.mask = 0; shape.mask < 2; shape.mask++) {
+        const bool same = attni_forward_sm90_width((int)(dim_qk > dim_v ? dim_qk : dim_v)) > 64;
+        for (shape.seqlen_q = 512; shape.seqlen_q <= (same ? 512 : 4096); shape.seqlen_q *= 8)
+            precompile_shape(p, &shape);
     }
+    shape.seqlen_q = 512;
+    shape.mask = 2;
+    shape.lengths = true;
+    precompile_shape(p, &shape);
+    shape.general = true;
+    precompile_shape(p, &shape);
 }
 
 static void precompile_dims(precompiler *p, int64_t dim_qk, int64_t dim_v) {

@@ -25,6 +25,7 @@
  */
 #include "hopper_finish.cuh"
 #include "hopper_memory.cuh"
+#include "hopper_options.cuh"
 #include "hopper_producer.cuh"
 #include "hopper_softmax.cuh"
 #include "ptx_sm90.cuh"
@@ -179,6 +180,16 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
     return true;
 }
 
+/* The next one after it; false at the end of all. */
+DEVICE bool next_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
+                      matrix_state *at) {
+    at->tiles++;
+    if (Q_SLOTS == 2) {
+        free_storing_slot(w, at);
+    }
+    return open_tile(p, memory, w, at);
+}
+
 /*
  * One step of the pipeline: scores of this block, and under their softmax the product of the block before.
  *   first     a new tile begins here, and the last one ends with the product
@@ -227,8 +238,17 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         slope_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
                      masked || EXACT, at->slope, &shape);
     }
+#if BIAS
+    add_bias(s, shared, this_warpgroup(), at->taken++, w->scale);
+    shape.scale = 1.0f;
+#endif
+    if (GENERAL) {
+        shape_generally(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
+                        w->scale);
+        shape.scale = 1.0f;
+    }
     if (masked && (at->block >= at->whole_end || at->block < whole_begin_of(at))) {
-        mask_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
+        mask_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
     }
 
     const float old_reference[2] = {at->reference[0], at->reference[1]},
@@ -291,6 +311,9 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         at->limit[0] = limit_of(at->reference[0], quad_sum(at->sum[0]));
         at->limit[1] = limit_of(at->reference[1], quad_sum(at->sum[1]));
     }
+    if (GENERAL && p->forward.dropout_threshold != 0) {
+        drop(pr, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
+    }
 
     if (first) {
         if (previous) {
@@ -315,7 +338,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     at.reference[0] = at.reference[1] = at.sum[0] = at.sum[1] = at.limit[0] = at.limit[1] = 0.0f;
     at.excess[0] = at.excess[1] = 0.0f;
     at.wary = false;
-    at.blocks = at.values = at.tiles = 0;
+    at.blocks = at.values = at.tiles = at.taken = 0;
     at.storing = -1;
     w.shared = shared;
     w.warpgroup = warpgroup;
@@ -337,7 +360,16 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     }
     step(p, memory, &w, &at, s, pr, o, true, true, false);
 #pragma unroll 1
-    for (;;) {
+    while (GENERAL) { /* one step for all blocks: it is long */
+        const bool first = at.block == at.begin;
+        if (first && !next_tile(p, memory, &w, &at)) {
+            break;
+        }
+        at.block -= first ? 0 : 1;
+        step(p, memory, &w, &at, s, pr, o, first, true, true);
+    }
+#pragma unroll 1
+    while (!GENERAL) {
 #pragma unroll 1
         while (LIMITED && at.block > at.begin && at.block > at.whole_end) {
             at.block--;
@@ -353,11 +385,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
             at.block--;
             step(p, memory, &w, &at, s, pr, o, false, true, true);
         }
-        at.tiles++;
-        if (Q_SLOTS == 2) {
-            free_storing_slot(&w, &at);
-        }
-        if (!open_tile(p, memory, &w, &at)) {
+        if (!next_tile(p, memory, &w, &at)) {
             break;
         }
         step(p, memory, &w, &at, s, pr, o, true, true, true);
@@ -379,7 +407,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
 DEVICE void make_barriers(u32 shared) {
     for (int i = 0; i < RECORDS; i++) {
         mbarrier_init(AT(tile_full) + 8 * i, 1);
-        mbarrier_init(AT(tile_empty) + 8 * i, 1);
+        mbarrier_init(AT(tile_empty) + 8 * i, BIAS ? 2 : 1);
     }
     for (int i = 0; i < Q_SLOTS; i++) {
         mbarrier_init(AT(q_full) + 8 * i, 1);
@@ -391,6 +419,12 @@ DEVICE void make_barriers(u32 shared) {
         mbarrier_init(AT(v_full) + 8 * i, 1);
         mbarrier_init(AT(v_empty) + 8 * i, 4 * WGS);
     }
+#if BIAS
+    for (int i = 0; i < WGS * BIAS; i++) {
+        mbarrier_init(AT(bias_full) + 8 * i, 1);
+        mbarrier_init(AT(bias_empty) + 8 * i, 4);
+    }
+#endif
     mbarrier_init_fence();
 }
 
@@ -411,6 +445,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         } else if (threadIdx.x == 128 * WGS + 32) {
             schedule(&p, memory, shared);
         }
+#if BIAS
+        if (threadIdx.x == 128 * WGS + 64) {
+            produce_bias(&p, memory, shared);
+        }
+#endif
     } else {
         registers_take(MATRIX_REGISTERS);
         multiply(&p, memory, shared, warpgroup);

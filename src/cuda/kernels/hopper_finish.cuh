@@ -17,10 +17,21 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
                         float inverse[2]) {
     const tile_facts *t = &record->facts;
     const int row = thread_row(warpgroup), rows = t->rows - t->row0;
-    const float sink = p->sinks ? p->sinks[t->head] * ATTNI_LOG2E : -ATTNI_INF;
+    const float shared_sink = p->sinks ? p->sinks[t->head] * ATTNI_LOG2E : -ATTNI_INF;
     float *lse = p->lse + record->lse + row;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
+        packed_row own; /* PACKED alone: its head is a row's own */
+        int head;
+        if (PACKED) {
+            own = place_packed(p, t, warpgroup, half);
+            head = t->head * p->pack + own.head;
+            lse = p->lse + t->batch * p->lse_stride_batch + head * p->lse_stride_head + t->q_row0 +
+                  own.query - half * 8;
+        }
+        const float sink = !PACKED               ? shared_sink
+                           : p->sinks && own.any ? p->sinks[head] * ATTNI_LOG2E
+                                                 : -ATTNI_INF;
         float total = quad_sum(sum[half]),
               divisor = BF16 && !EXACT ? quad_sum(sum[half] + excess[half]) : total;
         float top = reference[half], weight = 1.0f;
@@ -31,10 +42,10 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
             divisor = divisor * weight + exp2_fast(sink - top);
         }
         inverse[half] = divisor == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, divisor);
-        if (p->lse && (threadIdx.x & 3) == 0 && row + half * 8 < rows) {
+        if (p->lse && (threadIdx.x & 3) == 0 && (PACKED ? own.any : row + half * 8 < rows)) {
             lse[half * 8] = total == 0.0f ? -ATTNI_INF
                             : sink > -ATTNI_INF && top == sink
-                                ? p->sinks[t->head] + logf(total)
+                                ? p->sinks[PACKED ? head : t->head] + logf(total)
                                 : fmaf(top - HEADROOM, ATTNI_LN2, logf(total * exp2_fast(HEADROOM)));
         }
     }
@@ -62,8 +73,13 @@ DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t
         }
 #pragma unroll
         for (int i = 0; i < CHUNKS(DV); i++) {
-            tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + warpgroup * 64, t->head,
-                      plane_of(t->batch));
+            if (PACKED) {
+                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->head * p->forward.pack,
+                          t->row0 + warpgroup * p->forward.part_queries, plane_of(t->batch));
+            } else {
+                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + warpgroup * 64, t->head,
+                          plane_of(t->batch));
+            }
         }
         tma_commit();
     }
@@ -78,6 +94,12 @@ DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         u16 *to = base + (row + half * 8) * p->o_stride.seqlen;
+        packed_row own;
+        if (PACKED) {
+            own = place_packed(p, t, warpgroup, half);
+            to = base + (t->head * (p->pack - 1) + own.head) * p->o_stride.heads +
+                 own.query * p->o_stride.seqlen;
+        }
 #pragma unroll
         for (int n = 0; n < DV / 8; n += 4) {
             u32 x[4];
@@ -88,7 +110,7 @@ DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int
             }
             const uint4 piece = gather_quad(x);
             const int column = (n + quad_lane) * 8;
-            if (row + half * 8 < t->rows && column < p->dim_v) {
+            if ((PACKED ? own.any : row + half * 8 < t->rows) && column < p->dim_v) {
                 *(uint4 *)(to + column) = piece;
             }
         }

@@ -18,6 +18,12 @@
 #define LENGTHS 0
 #endif
 #define ANY_LENGTHS LENGTHS
+#ifndef PACKED
+#define PACKED 0
+#endif
+#if PACKED
+#define TILE_QUERIES(p) (WGS * (p)->part_queries)
+#endif
 #include "placement.cuh"
 #include "wgmma.cuh"
 
@@ -34,6 +40,12 @@
 #endif
 #ifndef EXACT
 #define EXACT 0
+#endif
+#ifndef BIAS
+#define BIAS 0
+#endif
+#ifndef GENERAL
+#define GENERAL 0
 #endif
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
@@ -94,16 +106,23 @@ struct shared_memory {
     u16 q[Q_SLOTS][WGS][CHUNKS(D)][64 * 64]; /* a tile's rows; where there are two slots, later its O */
     u16 k[STAGES][CHUNKS(D)][BC * 64];
     u16 v[STAGES][CHUNKS(DV)][BC * 64];
+#if BIAS
+    u16 bias[WGS][BIAS][CHUNKS(BC)][64 * 64];
+#endif
     tile_record tile[RECORDS];
     /* mbarriers              arrived at by                          waited for by */
-    u64 tile_full[RECORDS]; /* the scheduler                         the producer */
-    u64 tile_empty[RECORDS]; /* the producer, tiles later             the scheduler */
+    u64 tile_full[RECORDS]; /* the scheduler                         the producer, and that of bias */
+    u64 tile_empty[RECORDS]; /* these, tiles later                    the scheduler */
     u64 q_full[Q_SLOTS]; /* the copy engine                         the warpgroups */
     u64 q_empty[Q_SLOTS]; /* each warpgroup, once its part is free   the producer */
     u64 k_full[STAGES]; /* the copy engine                         the warpgroups */
     u64 k_empty[STAGES]; /* each warp, after its scores             the producer */
     u64 v_full[STAGES]; /* the copy engine                         the warpgroups */
     u64 v_empty[STAGES]; /* each warp, after its product            the producer */
+#if BIAS
+    u64 bias_full[WGS][BIAS]; /* the copy engine                     the warpgroup */
+    u64 bias_empty[WGS][BIAS]; /* each of its warps, once read        the one that brings the bias */
+#endif
 };
 
 /* Named barriers. 0 is __syncthreads'. */

@@ -1,11 +1,8 @@
 /*
  * forward_sm90: options that read memory, or random numbers, for each score.
  *
- *   BIAS     an additive bias of the tensors' own type, alone. A lane reads 8 keys of a row at once while the
- *            tensor core works on the scores, and a quad of lanes trades them for those of its scores:
- *
- *              keys of a row     0..7    8..15   16..23  24..31          lane q holds of the scores
- *              read by lane      0       1       2       3               keys 2q and 2q + 1 of each 8
+ *   BIAS     an additive bias of the tensors' own type, alone. The copy engine brings a block of it for each
+ *            warpgroup.
  *
  *   GENERAL  softcap, ALiBi, bias of any type, boolean mask and dropout, each where the run has it. One
  *            variant for all of them and for all masks and lengths: no pace, but a small one.
@@ -20,74 +17,43 @@
 
 #define CHUNK_KEYS 32 /* that a quad of lanes reads together */
 
-/* Where a row's elements of a bias or mask begin, in elements. Rows beyond the sequence take its last one's. */
-DEVICE i64 score_row(const attni_mask_strides *stride, const tile_facts *t, int row) {
-    return t->batch * stride->batch + t->head * stride->heads + min(row, t->rows - 1) * stride->queries;
-}
-
 /* ---------------------------------------------------------------- bias alone */
 
-/* Eight elements of 16 bits, of which those from `count` on are zeros and not read. */
-DEVICE uint4 read_part(const u16 *from, int count) {
-    u32 x[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        x[i] = i < count ? from[i] : 0;
-    }
-    return make_uint4(x[0] | x[1] << 16, x[2] | x[3] << 16, x[4] | x[5] << 16, x[6] | x[7] << 16);
-}
-
-/* A block's bias, as it is read. whole: all of its keys are there, and wide says that 16 bytes lie together. */
-DEVICE void fetch_bias(uint4 (&bias)[BC / 16], const attni_forward_params *p, const tile_facts *t, int warpgroup,
-                       int block, bool whole) {
-    const int key = block * BC + (int)(threadIdx.x & 3) * 8;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const u16 *from = (const u16 *)p->bias + key +
-                          score_row(&p->bias_stride, t, t->row0 + thread_row(warpgroup) + half * 8);
-#pragma unroll
-        for (int i = 0; i < BC / CHUNK_KEYS; i++) {
-            uint4 *to = &bias[half * (BC / CHUNK_KEYS) + i];
-            if (whole) {
-                *to = __ldg((const uint4 *)(from + i * CHUNK_KEYS));
-            } else {
-                *to = read_part(from + i * CHUNK_KEYS, t->keys - key - i * CHUNK_KEYS);
-            }
-        }
-    }
-}
-
+#if BIAS
 DEVICE float low_16(u32 x) { return BF16 ? __uint_as_float(x << 16) : f16_to_float((u16)x); }
-DEVICE float high_16(u32 x) {
-    return BF16 ? __uint_as_float(x & 0xffff0000u) : f16_to_float((u16)(x >> 16));
-}
+DEVICE float high_16(u32 x) { return BF16 ? __uint_as_float(x & 0xffff0000u) : f16_to_float((u16)(x >> 16)); }
 
-/* Scores to powers of two, with their bias. */
-DEVICE void add_bias(float (&s)[BC / 2], const uint4 (&bias)[BC / 16], float scale) {
+/*
+ * Scores to powers of two, with their bias, once that has come. (Added to raw scores as a bias / scale it would be one
+ * multiplication less, but of a bias of -1e30 the exponent's multiply-add would then leave some 1e22.) Its chunks have the copy engine's swizzle: 16 bytes of a row
+ * lie where the row's last three bits say.
+ */
+DEVICE void add_bias(float (&s)[BC / 2], u32 shared, int warpgroup, int taken, float scale) {
+    const int slot = warpgroup * BIAS + taken % BIAS, lane = threadIdx.x & 31;
+    const u32 own =
+        AT(bias) + (slot * CHUNKS(BC) * 64 + thread_row(0)) * 128 + (lane / 4 << 4) + (lane & 3) * 4;
+    mbarrier_wait(AT(bias_full) + 8 * slot, taken / BIAS & 1);
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+    for (int i = 0; i < GROUPS; i++) {
+        const u32 at = (own ^ i % 8 << 4) + i / 8 * 64 * 128;
 #pragma unroll
-        for (int i = 0; i < BC / CHUNK_KEYS; i++) {
-            const uint4 x = bias[half * (BC / CHUNK_KEYS) + i];
-            const u32 read[4] = {x.x, x.y, x.z, x.w};
-            const uint4 y = gather_quad(read);
-            const u32 own[4] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                float *to = &s[(i * 4 + j) * 4 + half * 2];
-                to[0] = fmaf(low_16(own[j]), ATTNI_LOG2E, to[0] * scale);
-                to[1] = fmaf(high_16(own[j]), ATTNI_LOG2E, to[1] * scale);
-            }
+        for (int half = 0; half < 2; half++) {
+            const u32 pair = load_shared(at + half * 8 * 128);
+            float *to = &s[i * 4 + half * 2];
+            to[0] = fmaf(low_16(pair), ATTNI_LOG2E, to[0] * scale);
+            to[1] = fmaf(high_16(pair), ATTNI_LOG2E, to[1] * scale);
         }
     }
+    __syncwarp();
+    mbarrier_arrive_if(AT(bias_empty) + 8 * slot, lane == 0);
 }
+#endif
 
 /* ---------------------------------------------------------------- any option */
 
-DEVICE float element_of(const void *from, i64 at, const int dtype) {
-    return dtype == ATTNI_DTYPE_F32    ? ((const float *)from)[at]
-           : dtype == ATTNI_DTYPE_BF16 ? bf16_to_float(((const u16 *)from)[at])
-                                       : f16_to_float(((const u16 *)from)[at]);
+/* Where a row's elements of a bias or mask begin, in elements. Rows beyond the sequence take its last one's. */
+DEVICE i64 score_row(const attni_mask_strides *stride, const tile_facts *t, int row) {
+    return t->batch * stride->batch + t->head * stride->heads + min(row, t->rows - 1) * stride->queries;
 }
 
 /* For each score of a row: its place in s, and its key, none beyond the sequence's last. */
@@ -98,14 +64,9 @@ DEVICE float element_of(const void *from, i64 at, const int dtype) {
         __VA_ARGS__                                                                                          \
     }
 
-DEVICE void add_any_bias(float (&s)[BC / 2], const attni_forward_params *p, i64 from, int half, int key,
-                         int last, const int dtype) {
-    EACH_SCORE(half, key, last, *x = fmaf(element_of(p->bias, from + column, dtype), ATTNI_LOG2E, *x);)
-}
-
 /* Scores to powers of two, with what the run has of softcap, ALiBi, bias and boolean mask. */
-DEVICE void shape_generally(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t, int warpgroup,
-                            int block, float scale) {
+DEVICE void shape_generally(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t,
+                            int warpgroup, int block, float scale) {
     const int key = block * BC + (int)(threadIdx.x & 3) * 2, last = max(0, t->keys - 1);
     const float natural = fabsf(p->scale);
     if (p->softcap > 0.0f) {
@@ -134,11 +95,14 @@ DEVICE void shape_generally(float (&s)[BC / 2], const attni_forward_params *p, c
         if (p->bias) {
             const i64 from = score_row(&p->bias_stride, t, row);
             if (p->bias_dtype == ATTNI_DTYPE_F32) {
-                add_any_bias(s, p, from, half, key, last, ATTNI_DTYPE_F32);
-            } else if (p->bias_dtype == ATTNI_DTYPE_BF16) {
-                add_any_bias(s, p, from, half, key, last, ATTNI_DTYPE_BF16);
+                const float *bias = (const float *)p->bias + from;
+                EACH_SCORE(half, key, last, *x = fmaf(bias[column], ATTNI_LOG2E, *x);)
             } else {
-                add_any_bias(s, p, from, half, key, last, ATTNI_DTYPE_F16);
+                const u16 *bias = (const u16 *)p->bias + from;
+                const bool bf16 = p->bias_dtype == ATTNI_DTYPE_BF16;
+                EACH_SCORE(half, key, last,
+                           *x = fmaf(bf16 ? bf16_to_float(bias[column]) : f16_to_float(bias[column]),
+                                     ATTNI_LOG2E, *x);)
             }
         }
         if (p->mask) {
@@ -196,7 +160,8 @@ DEVICE void drop(u32 (&pr)[BC / 4], const attni_forward_params *p, const tile_fa
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const u32 pair = kept[i] >> 8 * j;
-            pr[(i % pieces * 4 + j) * 2 + i / pieces] &= (pair & 1 ? 0xffffu : 0u) | (pair & 2 ? 0xffff0000u : 0u);
+            pr[(i % pieces * 4 + j) * 2 + i / pieces] &=
+                (pair & 1 ? 0xffffu : 0u) | (pair & 2 ? 0xffff0000u : 0u);
         }
     }
 }

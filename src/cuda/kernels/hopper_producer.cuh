@@ -17,6 +17,9 @@ DEVICE const attni_tensor_map *maps_of(const attni_forward_sm90_params *p, int b
     return LENGTHS ? p->maps + (i64)batch * ATTNI_MAPS : &p->q;
 }
 
+/* Queries of a warpgroup. */
+DEVICE int part_of(const attni_forward_params *p) { return PACKED ? p->part_queries : 64; }
+
 DEVICE int plane_of(int batch) { return LENGTHS ? 0 : batch; }
 
 /* How far the producer is. K of a block goes before V of the block before it, across tiles. */
@@ -59,13 +62,20 @@ DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *
 }
 
 DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t, u32 to, u32 barrier) {
-    mbarrier_arrive_expect(barrier, WGS * Q_PART_BYTES);
+    const int part = p->forward.part_queries, pack = p->forward.pack;
+    mbarrier_arrive_expect(barrier, PACKED ? WGS * CHUNKS(D) * part * pack * 64 * 2 : WGS * Q_PART_BYTES);
 #pragma unroll 1
     for (int i = 0; i < WGS; i++) {
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
-            tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier, chunk * 64,
-                     t->row0 + i * 64, t->head, plane_of(t->batch), ATTNI_EVICT_FIRST);
+            if (PACKED) {
+                tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier,
+                         chunk * 64, t->head * pack, t->row0 + i * part, plane_of(t->batch),
+                         ATTNI_EVICT_FIRST);
+            } else {
+                tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier,
+                         chunk * 64, t->row0 + i * 64, t->head, plane_of(t->batch), ATTNI_EVICT_FIRST);
+            }
         }
     }
 }
@@ -107,6 +117,43 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
     }
 }
 
+#if BIAS
+/* The bias has a thread of its own, so that its slots keep nobody waiting but for bias. A warpgroup gets the
+ * blocks that it works on. */
+DEVICE void produce_bias(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
+    int blocks[WGS] = {0};
+#pragma unroll 1
+    for (u32 count = 0;; count++) {
+        const tile_record *r = &memory->tile[count % RECORDS];
+        mbarrier_sleep(AT(tile_full) + 8 * (count % RECORDS), count / RECORDS & 1);
+        if (r->view[0].x < 0) {
+            return;
+        }
+        const tile_facts *t = &r->facts;
+#pragma unroll 1
+        for (int block = t->block_end - 1; block >= t->block_begin; block--) {
+#pragma unroll
+            for (int i = 0; i < WGS; i++) {
+                if (block > r->view[i].x) {
+                    continue;
+                }
+                const int slot = blocks[i] % BIAS;
+                const u32 full = AT(bias_full[i]) + 8 * slot;
+                mbarrier_sleep(AT(bias_empty[i]) + 8 * slot, (blocks[i] / BIAS & 1) ^ 1);
+                mbarrier_arrive_expect(full, CHUNKS(BC) * 64 * 64 * 2);
+#pragma unroll
+                for (int chunk = 0; chunk < CHUNKS(BC); chunk++) {
+                    tma_load(AT(bias[i]) + (slot * CHUNKS(BC) + chunk) * 64 * 64 * 2, &p->bias, full,
+                             block * BC + chunk * 64, t->row0 + i * 64, t->head, t->batch, ATTNI_EVICT_LAST);
+                }
+                blocks[i]++;
+            }
+        }
+        mbarrier_arrive(AT(tile_empty) + 8 * (count % RECORDS));
+    }
+}
+#endif
+
 /* ---------------------------------------------------------------- the scheduler: one thread, a tile ahead */
 
 /* The next tile: a ticket, or the next of those dealt to this block, to and fro so that each block gets as many
@@ -118,9 +165,10 @@ DEVICE int next_tile(const attni_forward_sm90_params *p, int round) {
 
 /* What a warpgroup must know of a tile. Rows beyond the sequence count like others: no warpgroup then passes over
  * more blocks than the slots of V allow. */
-DEVICE void view_record(tile_record *r, int warpgroup) {
+DEVICE void view_record(tile_record *r, int warpgroup, int part) {
     const tile_facts *t = &r->facts;
-    const int first = t->row0 + warpgroup * 64, last = first + 63, begin = t->block_begin, end = t->block_end;
+    const int first = t->row0 + warpgroup * part, last = first + part - 1, begin = t->block_begin,
+              end = t->block_end;
     int4 view;
     view.x = end - 1;
     if (PASSING) {
@@ -154,7 +202,7 @@ DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, 
 #pragma unroll 1
         for (int i = 0; i < WGS; i++) {
             if (any) {
-                view_record(r, i);
+                view_record(r, i, part_of(&p->forward));
             } else {
                 r->view[i].x = -1;
             }

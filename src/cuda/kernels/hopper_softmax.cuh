@@ -20,6 +20,7 @@ struct matrix_state {
     float excess[2]; /* by which p as rounded came to more, of blocks that a shift was for: bf16 */
     float limit[2]; /* scores up to it leave the reference where it is: EXACT, or once wary */
     int blocks; /* whose K has been taken */
+    int taken; /* BIAS: blocks whose bias has been taken */
     int values; /* the block whose V is taken next, where PASSING */
     int tiles; /* whose Q has been taken */
     int storing; /* the Q slot that O is leaving from; -1 */
@@ -51,12 +52,28 @@ DEVICE int thread_row(int warpgroup) {
 
 /* ---------------------------------------------------------------- mask */
 
+/* The query of a thread's row and, PACKED, its head in the group. Rows beyond the last whole query are none's. */
+struct packed_row {
+    int query, head;
+    bool any;
+};
+
+DEVICE packed_row place_packed(const attni_forward_params *p, const tile_facts *t, int warpgroup, int half) {
+    const int row = thread_row(0) + half * 8, query = row * p->pack_inverse >> 16;
+    packed_row r;
+    r.query = t->row0 + warpgroup * p->part_queries + query;
+    r.head = row - query * p->pack;
+    r.any = query < p->part_queries && r.query < t->rows;
+    return r;
+}
+
 /* Hidden scores become -inf. */
-DEVICE void mask_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, int block) {
+DEVICE void mask_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t, int warpgroup,
+                        int block) {
     const int row = t->row0 + thread_row(warpgroup), key = block * BC + (int)(threadIdx.x & 3) * 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int own = row + half * 8;
+        const int own = PACKED ? place_packed(p, t, warpgroup, half).query : row + half * 8;
         const int last = (LIMITED ? min(own + t->last_key, t->keys - 1) : t->keys - 1) - key;
         const int first = MASK == 2 ? own + t->first_key - key : -SEEN_ALL;
 #pragma unroll

@@ -101,13 +101,16 @@ typedef struct attni_forward_params {
     int head_group; /* (batch, head) pairs that run side by side */
     int descending; /* 1: last row tiles first (causal: the longest) */
     int value_slices; /* ceil(dim_v / DV) */
-    int reserved; /* 0 */
+    int pack; /* forward_sm90, PACKED: query heads of a tile; heads_q is then heads_kv and group 1. Else 0 */
+    int part_queries; /* with pack: queries in 64 rows, 64 / pack */
+    int pack_inverse; /* with pack: row / pack is row * pack_inverse >> 16 for rows below 64 */
     attni_divisor by_slices, by_group, by_width, by_last_width, by_heads, by_gqa;
 } attni_forward_params;
 
 /*
  * forward_sm90: the same, and the tensors as the copy engine knows them, (dim, row, head, batch) in boxes of 64
- * columns and 64 rows (q, o) or a block of keys (k, v).
+ * columns and 64 rows (q, o) or a block of keys (k, v). PACKED: q and o as (dim, head, row, batch), in boxes of
+ * 64 columns, pack heads and part_queries rows.
  *
  * LENGTHS variants: sequences_sm90 goes before. It fills order, clears the ticket, and makes four maps of
  * each sequence, in this order, with the sequence's own begin and rows and a batch of 1: what lies beyond its
@@ -115,6 +118,7 @@ typedef struct attni_forward_params {
  */
 typedef struct attni_forward_sm90_params {
     attni_tensor_map q, k, v, o;
+    attni_tensor_map bias; /* BIAS: (key, row, head, batch), in boxes of 64 keys and 64 rows */
     attni_forward_params forward;
     attni_tensor_map *maps; /* null under full lengths */
     int *order;             /* forward.order, to be filled */
@@ -218,6 +222,7 @@ typedef struct attni_forward_tiles {
     int q_slots;      /* forward_sm90: Q tiles in shared memory */
     int direct;       /* forward_sm90: O goes from registers to memory, not through its Q slot */
     int turns;        /* forward_sm90: warpgroups take turns at issuing products */
+    int bias_slots;   /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
     int early;        /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
 } attni_forward_tiles;
 
@@ -238,20 +243,25 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
  *   EARLY    column groups of 8 whose exponentials come before the wait for the product P V
  *   MASK     0: a row sees all keys; 1: none after a last one (causal, right window); 2: nor before a first one
  *   SOFTCAP, ALIBI   1: the problem has it
+ * and left out where they are 0:
+ *   BIAS     a bias of the tensors' type, alone: how many blocks of it a warpgroup has in shared memory
+ *   GENERAL  1: any options, looked for at run time; with MASK 2 and LENGTHS 1
+ *   LENGTHS  1: ragged or padded lengths, of queries or keys
+ *   PACKED   1: a warpgroup's 64 rows are part_queries queries of pack heads, the heads of a query together
  *   EXACT    1: options.exact_reference
- *   LENGTHS  1: ragged or padded lengths, of queries or keys (left out where 0)
  */
 
 /* forward_sm90: facts of the tiles under way, kept in shared memory. */
 #define ATTNI_SM90_RECORDS 4
 #define ATTNI_SM90_RECORD_BYTES(warpgroups) (112 + 16 * (warpgroups))
 
-/* Q slots, then STAGES slots of K and as many of V, all in chunks of 64 columns; records and barriers. */
+/* Q slots, then STAGES slots of K and as many of V, and bias, all in chunks of 64 columns; records and barriers. */
 ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
     int chunks = (t->d + 63) / 64, chunks_v = (t->dv + 63) / 64;
     return (t->q_slots * t->br * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
+           t->bias_slots * t->br * ((t->bc + 63) / 64) * 64 * 2 +
            ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
-           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages) * 8;
+           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages + 2 * t->bias_slots * (t->br / 64)) * 8;
 }
 
 /* The widths that forward_sm90 is compiled for; narrower dims are padded with zeros by the copy engine. */
@@ -261,8 +271,14 @@ ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
 
 /*
  * Tiles of forward_sm90 for true dims up to 256. limited: no row sees the keys after its own (or a window's
- * end), so that tiles differ in length; shaped: softcap or ALiBi, which take registers. The sizes were measured: docs/schedules/forward_sm90.md.
+ * end), so that tiles differ in length; shaped: what happens to scores, which takes registers. The sizes of plain
+ * ones were measured: docs/schedules/forward_sm90.md.
  */
+#define ATTNI_SM90_PLAIN 0
+#define ATTNI_SM90_SHAPED 1 /* softcap or ALiBi */
+#define ATTNI_SM90_BIAS 2
+#define ATTNI_SM90_GENERAL 3
+
 ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited, int shaped, int seqlen_q,
                                              attni_forward_tiles *t) {
     int widest, warpgroups = 2;
@@ -274,9 +290,12 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     t->q_slots = 1;
     t->turns = 0;
     t->early = 4;
-    if (widest <= 64) {
-        int few = !shaped &&
-                  seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
+    t->bias_slots = 0;
+    if (widest <= 64 && shaped == ATTNI_SM90_GENERAL) {
+        t->q_slots = 2;
+    } else if (widest <= 64) {
+        /* More warpgroups on a smaller tile of keys, for few rows; for a bias, whose way from L2 is the limit. */
+        int few = shaped == ATTNI_SM90_BIAS || (!shaped && seqlen_q < (limited ? 4096 : 2048));
         warpgroups = few ? 4 : 3;
         t->bc = few ? 64 : 128;
         t->stages = few ? 4 : 2;
@@ -290,6 +309,15 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->bc = t->dv <= 128 ? 128 : 96;
     } else {
         t->bc = 64;
+        t->early = 2;
+    }
+    if (shaped == ATTNI_SM90_BIAS) {
+        t->bias_slots = widest <= 64 ? 2 : 1;
+        t->q_slots = widest <= 128 ? 2 : 1;
+        t->bc = widest <= 64 || widest > 128 ? 64 : 128;
+    }
+    if (shaped == ATTNI_SM90_GENERAL) {
+        t->bc = widest <= 96 || t->bc == 64 ? t->bc : t->dv > 128 ? 64 : t->d > 128 ? 128 : 96;
         t->early = 2;
     }
     t->br = 64 * warpgroups;

@@ -15,6 +15,10 @@
 #define ANY_LENGTHS 1 /* 0: a variant for full lengths alone */
 #endif
 
+#ifndef TILE_QUERIES
+#define TILE_QUERIES(p) BR
+#endif
+
 /* A tile of rows. Rows and keys count from the start of the sequence. */
 struct tile_facts {
     int row0, rows, keys;       /* first row; the sequence's lengths */
@@ -55,7 +59,7 @@ DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     if (p->descending) {
         row_tile = p->row_tiles - 1 - row_tile;
     }
-    t->row0 = row_tile * BR;
+    t->row0 = row_tile * TILE_QUERIES(p);
     t->batch = divide(pair, &p->by_heads);
     t->head = pair - t->batch * p->heads_q;
     if (ANY_LENGTHS && p->order) {
@@ -70,7 +74,7 @@ DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     t->distance = (int)clamp_seen(distance);
     t->last_key = p->window_right < 0 ? SEEN_ALL : (int)clamp_seen(distance + p->window_right);
     t->first_key = p->window_left < 0 ? -SEEN_ALL : (int)clamp_seen(distance - p->window_left);
-    int last_row = min(t->row0 + BR, t->rows) - 1;
+    int last_row = min(t->row0 + TILE_QUERIES(p), t->rows) - 1;
     int end = min(t->keys, last_row + t->last_key + 1);
     t->block_begin = max(0, t->row0 + t->first_key) / BC;
     t->block_end = max(t->block_begin + 1, (max(0, end) + BC - 1) / BC);

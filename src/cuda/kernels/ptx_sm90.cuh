@@ -103,15 +103,21 @@ DEVICE void tma_store(const attni_tensor_map *map, u32 from, int dim, int row, i
 DEVICE void tma_commit(void) { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
 /*
- * 9.7.9.28 tensormap.replace, of a map in global memory: where its tensor begins, and its rows. Afterwards
+ * 9.7.9.28 tensormap.replace, of a map in global memory: where its tensor begins, and its rows,
+ * which are the second or the third dimension. Afterwards
  * tensor_map_release by the thread that did it, and tensor_map_acquire by one that uses the map (9.7.13.4).
  */
-DEVICE void tensor_map_set(attni_tensor_map *map, const void *base, int rows) {
+DEVICE void tensor_map_set(attni_tensor_map *map, const void *base, int rows, bool rows_third) {
     const u64 at = __cvta_generic_to_global(map), to = __cvta_generic_to_global(base);
     asm volatile("tensormap.replace.tile.global_address.global.b1024.b64 [%0], %1;" ::"l"(at), "l"(to)
                  : "memory");
-    asm volatile("tensormap.replace.tile.global_dim.global.b1024.b32 [%0], 1, %1;" ::"l"(at), "r"(rows)
-                 : "memory");
+    if (rows_third) {
+        asm volatile("tensormap.replace.tile.global_dim.global.b1024.b32 [%0], 2, %1;" ::"l"(at), "r"(rows)
+                     : "memory");
+    } else {
+        asm volatile("tensormap.replace.tile.global_dim.global.b1024.b32 [%0], 1, %1;" ::"l"(at), "r"(rows)
+                     : "memory");
+    }
 }
 
 DEVICE void tensor_map_release(void) {
@@ -129,6 +135,13 @@ DEVICE void tensor_map_acquire(const attni_tensor_map *map) {
 DEVICE void fence_async_proxy(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* ---------------------------------------------------------------- others */
+
+/* 9.7.9.8 ld */
+DEVICE u32 load_shared(u32 address) {
+    u32 r;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(r) : "r"(address) : "memory");
+    return r;
+}
 
 /* 9.7.19.5 setmaxnreg: a warpgroup gives registers away, or takes them. */
 #define registers_give(count) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count))

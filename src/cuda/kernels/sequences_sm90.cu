@@ -38,7 +38,8 @@ DEVICE void make_map(const attni_forward_sm90_params *p, int sequence, int which
     for (int i = 0; i < 8; i++) {
         ((ulonglong2 *)map)[i] = from[i];
     }
-    tensor_map_set(map, base + sequence * stride->batch + row0 * stride->seqlen, max(1, rows));
+    tensor_map_set(map, base + sequence * stride->batch + row0 * stride->seqlen, max(1, rows),
+                   queries && f->pack > 0);
     tensor_map_release();
 }
 
