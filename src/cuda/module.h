@@ -7,8 +7,8 @@
 /* Which kernel: a source of src/cuda/kernels, specialised. */
 typedef struct attni_kernel_spec {
     const char *source;
-    char name[80];     /* the row's or a composed one's; ENTRY of the source */
-    char entry[80];    /* the symbol: the name, or one of several that the source makes of it */
+    char name[112];    /* the row's or a composed one's; ENTRY of the source */
+    char entry[112];   /* the symbol: the name, or one of several that the source makes of it */
     char options[256]; /* "-DBF16=1 -DD=64 .." as in kernels.def */
     int capability;    /* the least that runs it: 80 */
     int threads;       /* of a block */

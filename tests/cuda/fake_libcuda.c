@@ -17,13 +17,13 @@ typedef struct fake_cu_stream {
 
 /* A module is its image's text; the fake compiler writes "FAKE -DENTRY=name ..". */
 typedef struct fake_cu_function {
-    char name[80];
+    char name[112];
 } fake_cu_function;
 
 typedef struct fake_cu_module {
     fake_cu_function function;
     int any_name;
-    char entry[80];
+    char entry[112];
 } fake_cu_module;
 
 enum { DEVICES = 2, STACK = 16, SYMBOLS = 64, BLOCKS = 256 };
@@ -279,7 +279,7 @@ EXPORT int cuModuleLoadData(void **module, const void *image) {
     made->any_name = fatbin || elf;
     if (!made->any_name) {
         const char *entry = strstr(image, "-DENTRY=");
-        if (entry) sscanf(entry, "-DENTRY=%79s", made->entry);
+        if (entry) sscanf(entry, "-DENTRY=%111s", made->entry);
     }
     __atomic_add_fetch(&modules, 1, __ATOMIC_RELAXED);
     *module = made;

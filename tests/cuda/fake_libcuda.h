@@ -38,7 +38,7 @@ int fake_end_capture(
 
 /* The last launch. */
 typedef struct fake_launch {
-    char name[80];
+    char name[112];
     unsigned grid, threads, shared;
     void *stream;
     int failed; /* its stream was of another context than the current one, or its name unknown */
