@@ -24,9 +24,9 @@ DEVICE float low_16(u32 x) { return BF16 ? __uint_as_float(x << 16) : f16_to_flo
 DEVICE float high_16(u32 x) { return BF16 ? __uint_as_float(x & 0xffff0000u) : f16_to_float((u16)(x >> 16)); }
 
 /*
- * Scores to powers of two, with their bias, once that has come. (Added to raw scores as a bias / scale it would be one
- * multiplication less, but of a bias of -1e30 the exponent's multiply-add would then leave some 1e22.) Its chunks have the copy engine's swizzle: 16 bytes of a row
- * lie where the row's last three bits say.
+ * Scores to powers of two, with their bias, once that has come. (Added to raw scores as bias / scale it would be
+ * one multiplication less, but of a bias of -1e30 the exponent's multiply-add would then leave some 1e22.) Its
+ * chunks have the copy engine's swizzle: 16 bytes of a row lie where the row's last three bits say.
  */
 DEVICE void add_bias(float (&s)[BC / 2], u32 shared, int warpgroup, int taken, float scale) {
     const int slot = warpgroup * BIAS + taken % BIAS, lane = threadIdx.x & 31;
@@ -137,7 +137,7 @@ DEVICE void drop(u32 (&pr)[BC / 4], const attni_forward_params *p, const tile_fa
                  int block) {
     const int lane = threadIdx.x & 3, pieces = BC / CHUNK_KEYS;
     const u32 batch_head = (u32)(t->batch * p->heads_q + t->head);
-    u32 kept[2 * pieces];
+    u32 kept[2 * pieces] = {0};
 #pragma unroll 1
     for (int i = 0; i < 2 * pieces; i++) {
         const i64 query = t->query_start + t->row0 + thread_row(warpgroup) + (i < pieces ? 0 : 8);
@@ -152,7 +152,7 @@ DEVICE void drop(u32 (&pr)[BC / 4], const attni_forward_params *p, const tile_fa
         own |= __shfl_xor_sync(0xffffffffu, own, 2);
 #pragma unroll
         for (int j = 0; j < 2 * pieces; j++) {
-            kept[j] = j == i ? own >> 2 * lane : kept[j];
+            kept[j] |= j == i ? own >> 2 * lane : 0;
         }
     }
 #pragma unroll
