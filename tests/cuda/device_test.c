@@ -48,10 +48,9 @@ static int is_sampled(const attn_problem *p) {
     if (!s.general && options + others == 0 && s.mask < 2) return 1;
     if (p->dtype_q != ATTN_BF16) return s.general && d == 64;
     if (s.general) return d == 64 || d == 128 || d == 256;
-    if (options > 0 && others > 0) return 0;
-    if (d == 64) return 1;
-    if (d == 128) return s.mask > 0 && (others == 0 || (others == 1 && s.mask == 1));
-    return d == 256 && (s.packed ? s.mask == 0 && !s.lengths : s.mask > 0);
+    if (options > 0) return others == 0 && (d == 64 ? s.mask > 0 : d == 128 && s.mask == 1);
+    if (s.packed) return d == 64 ? s.mask == !s.lengths : !s.lengths && s.mask == (d == 128);
+    return d == 64 || (s.lengths ? s.mask == 1 && d != 96 && d != 192 : d == 128 || d == 256);
 }
 
 /* Runs a case if its variant is still wanted; the oracle judges. */

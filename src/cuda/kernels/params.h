@@ -316,8 +316,8 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->q_slots = widest <= 128 ? 2 : 1;
         t->bc = widest <= 64 || widest > 128 ? 64 : 128;
     }
-    if (shaped == ATTNI_SM90_GENERAL) {
-        t->bc = widest <= 96 || t->bc == 64 ? t->bc : t->dv > 128 ? 64 : t->d > 128 ? 128 : 96;
+    if (shaped == ATTNI_SM90_GENERAL) { /* the time that it takes to compile goes with the keys of a block */
+        t->bc = 64;
         t->early = 2;
     }
     t->br = 64 * warpgroups;
