@@ -91,12 +91,12 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
         attni_text_add(text, "before it: ");
         attni_cuda_describe_kernel(text, made->sequences);
     }
-    attni_text_add(
-        text,
-        "tiles: %d queries x %d keys, dims padded to %d and %d, K and V %d deep in shared memory; %d "
-        "warpgroups multiply\ngrid: %d blocks at most, which take %s\n",
-        t->br, t->bc, t->d, t->dv, t->stages, t->warps / 4, cuda->multiprocessors,
-        plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
+    attni_text_add(text,
+                   "tiles: %d %s x %d keys, dims padded to %d and %d, K and V %d deep in shared memory; %d "
+                   "warpgroups multiply\ngrid: %d blocks at most, which take %s\n",
+                   t->br, made->hopper_packed ? "queries of all heads of a group" : "queries", t->bc, t->d,
+                   t->dv, t->stages, t->warps / 4, cuda->multiprocessors,
+                   plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
     attni_cuda_describe_work(plan);
     attni_text_add(text, "for attn_accum_add, which forward_sm90 does not have: ");
     attni_cuda_describe_kernel(text, made->kernels[0]);
