@@ -127,17 +127,35 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
     }
     if (status != ATTN_COMPILE_ERROR && status != ATTN_UNSUPPORTED) return status;
     made->hopper = NULL;
-    *refusal = attn_last_error(); /* without NVRTC, say: forward_sm80 may be embedded */
+    /* without NVRTC, say: forward_sm80 may be embedded */
+    snprintf(made->no_hopper, sizeof made->no_hopper, "%s", attn_last_error());
+    *refusal = made->no_hopper;
     return ATTN_OK;
+}
+
+/*
+ * forward_sm80's options for a plan. Beside forward_sm90, for what that leaves (accumulators, runs without
+ * keys), one of the widths that the build embeds: a plan compiles one kernel at most.
+ */
+static attn_status choose_sm80(const attn_plan *plan, attni_cuda_plan *made, attni_kernel_spec *spec) {
+    const attn_problem *p = &plan->problem;
+    const attni_cuda *cuda = plan->context->backend_data;
+    int64_t dim_qk = p->dim_qk, dim_v = p->dim_v;
+    if (made->hopper) {
+        const int64_t widest = dim_qk > dim_v ? dim_qk : dim_v;
+        dim_qk = dim_v = widest <= 64 ? 64 : widest <= 128 ? 128 : 256;
+    }
+    return attni_cuda_forward_spec(p->dtype_q, dim_qk, dim_v, made->general, cuda->shared_limit, spec,
+                                   &made->tiles);
 }
 
 attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     const attn_problem *p = &plan->problem;
-    const attni_cuda *cuda = plan->context->backend_data;
     attni_kernel_spec spec;
+    const char *refusal;
     made->general = why_general(p) != NULL;
-    ATTNI_TRY(attni_cuda_forward_spec(p->dtype_q, p->dim_qk, p->dim_v, made->general, cuda->shared_limit,
-                                      &spec, &made->tiles));
+    ATTNI_TRY(open_hopper(plan, made, &refusal));
+    ATTNI_TRY(choose_sm80(plan, made, &spec));
     const long long blocks = schedule(plan, made, &made->base);
     if (blocks < 0)
         return attni_fail(ATTN_UNSUPPORTED,
@@ -147,8 +165,6 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->kernels[0]));
     ATTNI_TRY(attni_cuda_accum_open(plan, made));
     made->forward = run_forward;
-    const char *refusal;
-    ATTNI_TRY(open_hopper(plan, made, &refusal));
     if (made->hopper) {
         plan->kernel = "forward_sm90";
         plan->workspace_size = attni_hopper_workspace(p);

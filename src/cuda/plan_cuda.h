@@ -15,6 +15,7 @@ typedef struct attni_cuda_plan {
     attni_forward_tiles tiles;
     attni_forward_params base;
     bool general; /* forward_sm80 with every option, and slower */
+    char no_hopper[512];                  /* why not, where that is known only after trying */
     const attni_kernel *hopper; /* forward_sm90, for all runs but ADD; null: forward_sm80 for all */
     const attni_kernel *sequences; /* before it, where lengths are on the device alone; else null */
     attni_forward_tiles hopper_tiles;
