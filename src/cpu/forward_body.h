@@ -230,6 +230,11 @@ SIMD_INLINE void accumulate_vectors(const int nv, const attni_job *job, const at
     }
 }
 
+/* 1: a sub of fewer rows is computed as two whole vectors; one function less to compile. */
+#ifndef FORWARD_WHOLE
+#define FORWARD_WHOLE 0
+#endif
+
 /*
  * The same with as few vectors as hold the sub's rows. Several of them in the tile's function take compilers longer; a
  * single one there is 1 to 2% faster.
@@ -244,7 +249,7 @@ void accumulate(const attni_job *job, const attni_tile *tile, const forward_shap
     const int nv = (int)attni_ceil_div(rows, SIMD_LANES);
     if (FORWARD_NV >= 3 && nv == 3)
         accumulate_vectors(FORWARD_NV >= 3 ? 3 : 1, job, tile, f, w, sub, key0, begin, end);
-    else if (FORWARD_NV >= 2 && nv == 2)
+    else if (FORWARD_NV >= 2 && (nv == 2 || FORWARD_WHOLE))
         accumulate_vectors(FORWARD_NV >= 2 ? 2 : 1, job, tile, f, w, sub, key0, begin, end);
     else
         accumulate_vectors(1, job, tile, f, w, sub, key0, begin, end);

@@ -5,6 +5,7 @@
 #define FORWARD_NV 2
 #define FORWARD_KEYS 64
 #define FORWARD_TILE_ROWS 64
+#define FORWARD_WHOLE 1
 
 #include "cpu/forward_body.h"
 #include "cpu/kernels.h"
