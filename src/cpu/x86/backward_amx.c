@@ -33,7 +33,7 @@
 #define BACKWARD_STEP 32
 #define BACKWARD_UNIT 64
 #define BACKWARD_BLOCK 256
-#define BACKWARD_GROUP 4
+#define BACKWARD_GROUP 8
 
 #include "cpu/kernels.h"
 #include "cpu/x86/backward_panels_amx.h"
@@ -158,15 +158,11 @@ static void multiply_scores(float *c, const char *a, const char *b, int64_t keys
     *guest = e;
 }
 
-/* 32 keys of dV or dK, all dims; `apart` bytes of B from 32 dims to the next. */
-static void multiply_keys(float *c, const char *a, const char *b, int64_t apart, int64_t tiles,
-                          int64_t steps) {
-    const amx_sums x = {tiles * TILE_FLOATS, TILE_FLOATS, 64};
-    for (int64_t t = 0; t < tiles; t += 2, c += 2 * TILE_FLOATS, b += apart) {
-        if (t + 1 < tiles)
-            multiply_block(2, 2, false, x, c, a, b, steps, NULL, 0);
-        else
-            multiply_block(2, 1, false, x, c, a, b, steps, NULL, 0);
+/* Two tiles of sums and the two below, to L1. */
+SIMD_INLINE void ahead_sums(const float *c, int64_t down) {
+    for (int64_t i = 0; i < 2 * TILE_FLOATS; i += 16) {
+        _mm_prefetch((const char *)(c + i), _MM_HINT_T0);
+        _mm_prefetch((const char *)(c + down + i), _MM_HINT_T0);
     }
 }
 
@@ -175,6 +171,7 @@ static void multiply_queries(float *c, const char *a, int64_t apart, const char 
                              int64_t steps) {
     const amx_sums x = {2 * TILE_FLOATS, TILE_FLOATS, 64};
     for (int64_t t = 0; t < tiles; t += 2, c += 4 * TILE_FLOATS, a += apart) {
+        ahead_sums(c + 4 * TILE_FLOATS, 2 * TILE_FLOATS);
         if (t + 1 < tiles)
             multiply_block(2, 2, false, x, c, a, b, steps, NULL, 0);
         else
@@ -267,12 +264,18 @@ static void next_unit(amx_walk *walk, amx_unit *u) {
 
 /* ---------------------------------------------------------------- the work of a unit */
 
+/* Whether sub i of a group sees some of its 32 keys number `step`. */
+SIMD_INLINE bool sees(const amx_group *g, int64_t i, int64_t step) {
+    const int64_t key = g->keys.begin + 32 * step;
+    return key >= g->seen[i].begin && key < g->seen[i].end;
+}
+
 /* Zeros where a sub of the group does not see keys that others do. */
 static void clear_unseen(const amx_scratch *w, const amx_group *g) {
     for (int64_t i = 0; i < g->last - g->first; i++)
-        for (int64_t key = g->keys.begin; key < g->keys.end; key += 32) {
-            if (key >= g->seen[i].begin && key < g->seen[i].end) continue;
-            const int64_t at = ((key - g->keys.begin) / 32 * BACKWARD_GROUP + i) * PAIR_BYTES;
+        for (int64_t step = 0; step < (g->keys.end - g->keys.begin) / 32; step++) {
+            if (sees(g, i, step)) continue;
+            const int64_t at = (step * BACKWARD_GROUP + i) * PAIR_BYTES;
             memset(w->p + at, 0, PAIR_BYTES);
             memset(w->ds + at, 0, PAIR_BYTES);
         }
@@ -332,28 +335,40 @@ static void finish_sub(const amx_walk *walk, const amx_unit *u) {
                          f->qk_tiles, (mine.end - mine.begin) / 32);
 }
 
-/* dV and dK of a group's keys, each over the subs that see it. */
+/*
+ * dV or dK of a group's keys, each over the subs that see it: 32 dims after 32, so that their part of B stays in L1 and A
+ * is read in the order in which it lies.
+ */
+static void multiply_keys(const amx_walk *walk, const amx_group *g, float *c, const char *a, const char *b,
+                          int64_t tiles) {
+    const amx_sums x = {tiles * TILE_FLOATS, TILE_FLOATS, 64};
+    const int64_t steps = (g->keys.end - g->keys.begin) / 32;
+    for (int64_t t = 0; t < tiles; t += 2, b += walk->w->shape.subs * PAIR_BYTES)
+        for (int64_t i = 0; i < steps; i++) {
+            int64_t begin = 0, end = g->last - g->first;
+            while (begin < end && !sees(g, begin, i)) begin++;
+            while (begin < end && !sees(g, end - 1, i)) end--;
+            if (begin == end) continue;
+            float *sums = c + (2 * i * tiles + t) * TILE_FLOATS;
+            const char *from = a + (i * BACKWARD_GROUP + begin) * PAIR_BYTES,
+                       *rows = b + (g->first + begin) * PAIR_BYTES;
+            if (i + 1 < steps) ahead_sums(sums + 2 * tiles * TILE_FLOATS, x.down);
+            if (t + 1 < tiles)
+                multiply_block(2, 2, false, x, sums, from, rows, end - begin, NULL, 0);
+            else
+                multiply_block(2, 1, false, x, sums, from, rows, end - begin, NULL, 0);
+        }
+}
+
 static void finish_group(const amx_walk *walk, const amx_group *g) {
     const attni_chunk *chunk = walk->chunk;
     const amx_scratch *w = walk->w;
     const amx_shape *f = &w->shape;
-    for (int64_t key = g->keys.begin; key < g->keys.end; key += 32) {
-        int64_t begin = g->last - g->first, end = 0;
-        for (int64_t i = 0; i < g->last - g->first; i++)
-            if (key >= g->seen[i].begin && key < g->seen[i].end) {
-                begin = attni_min(begin, i);
-                end = i + 1;
-            }
-        if (begin >= end) continue;
-        const int64_t at = ((key - g->keys.begin) / 32 * BACKWARD_GROUP + begin) * PAIR_BYTES,
-                      sub = (g->first + begin) * PAIR_BYTES;
-        if (walk->job->t.dv != NULL)
-            multiply_keys(chunk->dv + (chunk->key_begin + key) * 16 * f->v_tiles, w->p + at, w->dout + sub,
-                          f->subs * PAIR_BYTES, f->v_tiles, end - begin);
-        if (walk->job->t.dk != NULL)
-            multiply_keys(chunk->dk + (chunk->key_begin + key) * 16 * f->qk_tiles, w->ds + at, w->q + sub,
-                          f->subs * PAIR_BYTES, f->qk_tiles, end - begin);
-    }
+    const int64_t key = chunk->key_begin + g->keys.begin;
+    if (walk->job->t.dv != NULL)
+        multiply_keys(walk, g, chunk->dv + key * 16 * f->v_tiles, w->p, w->dout, f->v_tiles);
+    if (walk->job->t.dk != NULL)
+        multiply_keys(walk, g, chunk->dk + key * 16 * f->qk_tiles, w->ds, w->q, f->qk_tiles);
 }
 
 /* What follows when a unit's elements are all there. */

@@ -5,9 +5,10 @@
  *
  * Tried (Emerald Rapids, one thread, 2,048 keys, dims 64 and 128, alternating runs in one process, time over this
  * one's): chunks of 480 with blocks of 96 1.00 to 1.05, causal 1.08 to 1.11; chunks of 288 1.0 to 1.07; dims' tile
- * 8 x 3 1.05 to 1.07; distances of A known at run time only 1.01 to 1.04; the depth's loop unrolled 0.98 to 1.01;
- * 16 x 1 with broadcasts folded into the FMA 0.97 to 1.10 for dims, 1.04 to 1.15 for all products with K and V
- * packed for it; -O3 1.00.
+ * 8 x 3 1.05 to 1.07, 12 x 2 1.10; distances of A known at run time only 1.01 to 1.04; the depth's loop unrolled 0.98
+ * to 1.01; 16 x 1 with broadcasts folded into the FMA 0.97 to 1.10 for dims, 1.04 to 1.15 for all products with K and V
+ * packed for it, and beside a busy hardware thread, for S^T and dP^T alone, 1.00 and 1.01; -O3 1.00. More in
+ * docs/schedules/backward_cpu.md.
  */
 #include "cpu/x86/simd_avx512.h"
 
