@@ -56,10 +56,10 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     const attni_cpu_kernel *k = c->backward;
     const int64_t rows = plan->group * p->seqlen_q, sequences = p->batch * p->heads_kv;
     const int64_t threads = plan->options.threads;
-    c->chunk_rows = attni_min(k->tile_rows / chunk_parts(p),
-                              attni_round_up(attni_max(1, rows), CHUNK_MULTIPLE));
-    c->chunk_keys = attni_min(k->block_keys / chunk_parts(p),
-                              attni_round_up(attni_max(1, p->seqlen_k), CHUNK_MULTIPLE));
+    c->chunk_rows =
+        attni_min(k->tile_rows / chunk_parts(p), attni_round_up(attni_max(1, rows), CHUNK_MULTIPLE));
+    c->chunk_keys =
+        attni_min(k->block_keys / chunk_parts(p), attni_round_up(attni_max(1, p->seqlen_k), CHUNK_MULTIPLE));
     const int64_t row_chunks = attni_ceil_div(rows, c->chunk_rows),
                   key_chunks = attni_ceil_div(p->seqlen_k, c->chunk_keys);
     c->chunks = attni_max(1, attni_max(row_chunks, key_chunks));

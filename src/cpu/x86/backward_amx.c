@@ -12,15 +12,23 @@
  * a row of the A of dV and dK. dQ sums over keys: two keys' rows of that A, interleaved, are a row of its B, with the
  * sub's rows in another order.
  *
- *      chunk: blocks of BACKWARD_BLOCK keys x groups of BACKWARD_GROUP subs of 32 rows
+ *      chunk: blocks of BACKWARD_BLOCK keys x groups of BACKWARD_GROUP subs of 32 rows; a unit is BACKWARD_UNIT keys of
+ *      a sub that sees them. P^T and dS^T of a unit are computed between the tile instructions of the next one's products:
  *
- *                    sub 0     sub 1   ..          for each sub: a unit of BACKWARD_UNIT keys after the other,
- *          unit 0   [S dP]                         S^T and dP^T (in L1), P^T and dS^T; then dQ^T of the sub
- *          unit 1   [S dP]                         after the group: dV and dK of the block's keys
+ *          tiles      S(0) dP(0) | S(1) dP(1)          | S(2) dP(2)  dQ of the sub, if unit 1 was its last |
+ *          vectors               |   P(0) dS(0)        |   P(1) dS(1)                                      |
+ *
+ *      and dV and dK of the block's keys follow the group's last unit.
  *
  *     registers    2 x 2 tiles of C, 2 of A, 2 of B: 4 products for 4 loads
- *     L1           S^T and dP^T of a unit, 16 KB; Q^T and dO^T of a sub; dS^T of a sub
- *     L2           K, V, K^T, dK and dV of a block; P^T and dS^T of a group
+ *     L1           S^T and dP^T of two units, 32 KB; Q^T and dO^T of a sub
+ *     L2           K, V, K^T, dK and dV of a block; P^T and dS^T of a group, 256 KB
+ *
+ * Options that need P or dS in float32 (dropout, softcap, a bias gradient) compute them before, and what is left
+ * for the vectors is their rounding.
+ *
+ * Measured, and what was tried: docs/schedules/backward_cpu.md. What bounds it: a load and a store of C cost as much as
+ * 20 to 27 products, so that they are made rare, by large groups and blocks.
  *
  * dq, dk and dv of the sequence are tiles of 16 x 16 in a row: [sub][16 dims][half of dQ^T's columns] and
  * [16 keys][16 dims].

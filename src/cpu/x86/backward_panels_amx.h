@@ -136,7 +136,7 @@ static void dims_of_pairs(const uint16_t *const rows[32], int64_t dim, int64_t a
     }
 }
 
-/* Nulls for rows that are not finite; whether there was one. */
+/* Nulls for rows that are not finite: they count as 0. */
 static void drop_infinite(const uint16_t *rows[32], int64_t dim) {
     for (int64_t i = 0; i < 32; i++)
         if (rows[i] != NULL && !row_is_finite(rows[i], dim)) rows[i] = NULL;
