@@ -87,13 +87,10 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
         const tile_record *r = &memory->tile[count % RECORDS];
         const u32 slot = count % Q_SLOTS;
         mbarrier_sleep(AT(tile_full) + 8 * (count % RECORDS), count / RECORDS & 1);
-        mbarrier_sleep(AT(q_empty) + 8 * slot, (count / Q_SLOTS & 1) ^ 1);
-        if (count >= 3) { /* for one whose Q slot was free before this one's, whatever Q_SLOTS */
-            mbarrier_arrive(AT(tile_empty) + 8 * ((count - 3) % RECORDS));
-        }
         if (r->view[0].x < 0) {
-            mbarrier_arrive(AT(q_full) + 8 * slot);
             load_due_values(p, shared, &at);
+            mbarrier_sleep(AT(q_empty) + 8 * slot, (count / Q_SLOTS & 1) ^ 1);
+            mbarrier_arrive(AT(q_full) + 8 * slot);
             return;
         }
         const tile_facts *t = &r->facts;
@@ -102,7 +99,6 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
                 tensor_map_acquire(maps_of(p, t->batch) + i);
             }
         }
-        load_queries(p, t, AT(q) + slot * WGS * Q_PART_BYTES, AT(q_full) + 8 * slot);
         const int last = t->block_begin * BC;
         at.row = (t->block_end - 1) * BC;
         at.head = divide(t->head, &p->forward.by_gqa);
@@ -110,6 +106,14 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             at.head = p->forward.heads_kv; /* outside: zeros */
         }
         at.batch = t->batch;
+        if (Q_SLOTS == 1) { /* while the last tile's Q is still read: its last V, too, is due here */
+            load_keys(p, shared, &at);
+        }
+        mbarrier_sleep(AT(q_empty) + 8 * slot, (count / Q_SLOTS & 1) ^ 1);
+        if (count >= 3) { /* for one whose Q slot was free before this one's, whatever Q_SLOTS */
+            mbarrier_arrive(AT(tile_empty) + 8 * ((count - 3) % RECORDS));
+        }
+        load_queries(p, t, AT(q) + slot * WGS * Q_PART_BYTES, AT(q_full) + 8 * slot);
 #pragma unroll 1
         while (at.row >= last) {
             load_keys(p, shared, &at);
