@@ -53,6 +53,7 @@ typedef struct attni_run {
     attn_tensors tensors;
     attni_accum accum; /* ADD, FINISH */
     void *workspace;   /* plan->workspace_size bytes, or null where that is 0 */
+    struct attni_block *block; /* of the pool, that it lies in; null: the caller's */
     void *stream;
 } attni_run;
 
@@ -95,6 +96,7 @@ typedef struct attni_block {
     size_t bytes;
     void *stream; /* whose queued work may still use it; blocks go from stream to stream never */
     bool used;    /* stream is meant */
+    bool cleared; /* a back end's own bytes before the memory have been cleared, in that stream */
 } attni_block;
 
 struct attn_context {

@@ -191,6 +191,7 @@ static attn_status execute(const attn_plan *plan, attni_run *run, const attn_exe
     attni_block *block;
     ATTNI_TRY(attni_pool_take(context, plan->workspace_size, run->stream, &block));
     run->workspace = block->memory;
+    run->block = block;
     const attn_status status = context->backend->run(plan, run);
     attni_pool_give(context, block, run->stream);
     return status;

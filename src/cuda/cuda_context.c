@@ -163,11 +163,11 @@ void *attni_cuda_workspace_alloc(attn_context *context, size_t bytes) {
     attni_cuda_scope scope;
     attni_cu_pointer pointer = 0;
     if (attni_cuda_enter_relaxed(cuda, &scope) != ATTN_OK) return NULL;
-    const attni_cu_result result = cuda->driver->memory_alloc(&pointer, bytes);
+    const attni_cu_result result = cuda->driver->memory_alloc(&pointer, bytes + ATTNI_CUDA_KEPT);
     attni_cuda_leave_relaxed(cuda, scope);
     if (attni_driver_check(cuda->driver, result, "cuMemAlloc of %zu bytes of workspace", bytes) != ATTN_OK)
         return NULL;
-    return (void *)(uintptr_t)pointer;
+    return (void *)(uintptr_t)(pointer + ATTNI_CUDA_KEPT);
 }
 
 /* cuMemFree waits for the device, so work that still uses the memory is safe. */
@@ -175,6 +175,6 @@ void attni_cuda_workspace_free(attn_context *context, void *pointer) {
     const attni_cuda *cuda = context->backend_data;
     attni_cuda_scope scope;
     if (attni_cuda_enter_relaxed(cuda, &scope) != ATTN_OK) return;
-    cuda->driver->memory_free((attni_cu_pointer)(uintptr_t)pointer);
+    cuda->driver->memory_free((attni_cu_pointer)(uintptr_t)pointer - ATTNI_CUDA_KEPT);
     attni_cuda_leave_relaxed(cuda, scope);
 }

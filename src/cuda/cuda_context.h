@@ -40,6 +40,11 @@ void attni_cuda_leave_relaxed(const attni_cuda *cuda, attni_cuda_scope scope);
 /* The back end's functions of these names. */
 attn_status attni_cuda_context_open(attn_context *context);
 void attni_cuda_context_close(attn_context *context);
+
+/* Bytes before a workspace of the pool, which no plan's workspace covers: what a launch finds and leaves there, the
+ * next one in the block's stream finds. */
+enum { ATTNI_CUDA_KEPT = 256 };
+
 void *attni_cuda_workspace_alloc(attn_context *context, size_t bytes);
 void attni_cuda_workspace_free(attn_context *context, void *pointer);
 

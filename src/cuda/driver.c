@@ -45,6 +45,7 @@ static const struct {
     {"cuMemsetD8Async", FIELD(set_bytes), false},
     {"cuMemsetD32Async", FIELD(set_words), false},
     {"cuThreadExchangeStreamCaptureMode", FIELD(exchange_capture_mode), true},
+    {"cuStreamIsCapturing", FIELD(stream_capturing), true},
     {"cuTensorMapEncodeTiled", FIELD(encode_tensor_map), true},
 };
 

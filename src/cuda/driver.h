@@ -96,6 +96,8 @@ typedef struct attni_driver {
     attni_cu_result (*set_words)(attni_cu_pointer pointer, unsigned value, size_t count,
                                  attni_cu_stream stream);
     attni_cu_result (*exchange_capture_mode)(int *mode); /* optional: CUDA 10.1 */
+    attni_cu_result (*stream_capturing)(attni_cu_stream stream,
+                                        int *status); /* optional: CUDA 10.0; 0: it is not */
     attni_cu_result (*encode_tensor_map)(void *map, int type, uint32_t rank, attni_cu_pointer base,
                                          const uint64_t *sizes, const uint64_t *strides, const uint32_t *box,
                                          const uint32_t *steps, int interleave, int swizzle, int promotion,
