@@ -230,7 +230,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS),
                            is_chosen_lane() && at->block == at->begin);
     }
-    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, SOFTCAP, p->cap};
+    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, SOFTCAP, p->cap, p->cap[3], p->forward.batch >> 31};
     if (SOFTCAP && (masked || ALIBI || EXACT)) {
         cap_scores(s, w->twice_over_cap, &shape);
     }
@@ -272,7 +272,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         float early[EARLY * 4];
 #pragma unroll
         for (int i = 0; i < EARLY; i++) {
-            exponentials(s, i, early + i * 4, at, sum, &shape, &widest);
+            exponents(s, i, early + i * 4, at, &shape, &widest);
+            raise(early + i * 4, sum);
         }
         mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), early[3]);
         wgmma_wait_for_all(o);

@@ -38,6 +38,9 @@
 #ifndef ALIBI
 #define ALIBI 0
 #endif
+#ifndef AHEAD
+#define AHEAD (SOFTCAP ? 2 : 1)
+#endif
 #ifndef EXACT
 #define EXACT 0
 #endif

@@ -99,13 +99,15 @@ struct score_shape {
     float scale, rise, base[2];
     bool raw;
     const float *cap; /* of attni_forward_sm90_params */
+    float third; /* cap[3] */
+    int zero; /* that the assembler does not know to be 0 */
 };
 
 DEVICE float weight_of(const score_shape *shape, float square) {
     if (!SOFTCAP || !shape->raw) {
         return shape->scale;
     }
-    float r = fmaf(square, shape->cap[4], shape->cap[3]);
+    float r = fmaf(square, shape->cap[4], shape->third);
     r = fmaf(square, r, shape->cap[2]);
     r = fmaf(square, r, shape->cap[1]);
     return fmaf(square, r, shape->cap[0]);
@@ -233,37 +235,63 @@ DEVICE void move_references(const float (&s)[BC / 2], matrix_state *at, const sc
     }
 }
 
-/* A row's two exponentials of column group i. widest: the bits of the largest square under a polynomial. */
-DEVICE float2 exponential_pair(const float (&s)[BC / 2], int i, int half, float reference,
-                               const score_shape *shape, int *widest) {
+/* What 2 is raised to for a row's two keys of column group i. widest: the bits of the largest square under a
+ * polynomial. */
+DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float reference,
+                            const score_shape *shape, int *widest) {
     const float x = s[i * 4 + half * 2], y = s[i * 4 + half * 2 + 1], xx = x * x, yy = y * y;
     if (SOFTCAP && shape->raw) {
         *widest = __vimax3_s32(*widest, __float_as_int(xx), __float_as_int(yy));
     }
-    return make_float2(exp2_fast(fmaf(x, weight_of(shape, xx), line_of(shape, i, half * 2, reference))),
-                       exp2_fast(fmaf(y, weight_of(shape, yy), line_of(shape, i, half * 2 + 1, reference))));
+    return make_float2(fmaf(x, weight_of(shape, xx), line_of(shape, i, half * 2, reference)),
+                       fmaf(y, weight_of(shape, yy), line_of(shape, i, half * 2 + 1, reference)));
 }
 
-/* Column group i's four exponentials into e, and into the sums: two for each row. */
-DEVICE void exponentials(const float (&s)[BC / 2], int i, float *e, const matrix_state *at, float (&sum)[4],
-                         const score_shape *shape, int *widest) {
+/* Column group i's four. */
+DEVICE void exponents(const float (&s)[BC / 2], int i, float *t, const matrix_state *at,
+                      const score_shape *shape, int *widest) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float2 pair = exponential_pair(s, i, half, at->reference[half], shape, widest);
-        e[half * 2] = pair.x;
-        e[half * 2 + 1] = pair.y;
-        sum[half * 2] += pair.x;
-        sum[half * 2 + 1] += pair.y;
+        const float2 pair = exponent_pair(s, i, half, at->reference[half], shape, widest);
+        t[half * 2] = pair.x;
+        t[half * 2 + 1] = pair.y;
+    }
+}
+
+/* Those to powers of two, and into the sums: two for each row. */
+DEVICE void raise(float *t, float (&sum)[4]) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        t[j] = exp2_fast(t[j]);
+        sum[j] += t[j];
     }
 }
 
 /* p of the column groups [from, to), packed as a left operand. */
 DEVICE void probabilities(const float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_state *at, float (&sum)[4],
-                          const score_shape *shape, int *widest, int from, int to) {
+                          score_shape *shape, int *widest, int from, int to) {
+    float next[AHEAD * 4], last = 0.0f;
+#pragma unroll
+    for (int i = from; i < from + AHEAD; i++) {
+        exponents(s, i, next + (i - from) * 4, at, shape, widest);
+    }
 #pragma unroll
     for (int i = from; i < to; i++) {
         float e[4];
-        exponentials(s, i, e, at, sum, shape, widest);
+        const int at_hand = (i - from) % AHEAD * 4;
+        if (SOFTCAP && shape->raw && at_hand == 0 && i > from) {
+            shape->third =
+                __int_as_float(__float_as_int(shape->third) ^ (shape->zero & __float_as_int(last)));
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            e[j] = next[at_hand + j];
+        }
+        if (i + AHEAD < to) {
+            exponents(s, i + AHEAD, next + at_hand, at, shape, widest);
+        }
+        raise(e, sum);
+        last = e[3];
         p[2 * i] = pack_16(e[0], e[1]);
         p[2 * i + 1] = pack_16(e[2], e[3]);
     }
@@ -309,7 +337,8 @@ DEVICE void repeat_row(const float (&s)[BC / 2], u32 (&p)[BC / 4], int half, boo
         sum[half * 2] = sum[half * 2 + 1] = 0.0f;
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-            const float2 pair = exponential_pair(s, i, half, at->reference[half], shape, &widest);
+            float2 pair = exponent_pair(s, i, half, at->reference[half], shape, &widest);
+            pair = make_float2(exp2_fast(pair.x), exp2_fast(pair.y));
             p[i * 2 + half] = pack_16(pair.x, pair.y);
             sum[half * 2] += pair.x;
             sum[half * 2 + 1] += pair.y;
