@@ -254,6 +254,13 @@ static void fill_cap(attni_forward_sm90_params *p) {
     if (!(factor < 1e30 && p->cap_square > 0.0f)) p->cap_square = -1.0f;
 }
 
+/* Keys and values that heads which run side by side may have: half of L2, and a quarter for short sequences of dims
+ * around 128, where tiles of one length would else ask for all their keys at once (H200: 4% at 512 rows, 1% at 1k). */
+static long long cache_bytes(const attni_cuda *cuda, const attni_forward_tiles *tiles, int seqlen_q) {
+    const bool even = tiles->br == 128 && tiles->d <= 128 && seqlen_q <= 1024;
+    return (long long)cuda->l2_bytes / (even ? 4 : 2);
+}
+
 attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     const attni_cuda *cuda = plan->context->backend_data;
     const attni_cuda_plan *made = plan->backend_data;
@@ -261,7 +268,7 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
     const attni_forward_tiles tiles =
         made->hopper_packed ? pack_heads(&p.forward, &made->hopper_tiles) : made->hopper_tiles;
-    p.tiles = (int)attni_forward_schedule(&p.forward, &tiles, (long long)cuda->l2_bytes / 2);
+    p.tiles = (int)attni_forward_schedule(&p.forward, &tiles, cache_bytes(cuda, &tiles, p.forward.seqlen_q));
     if (p.tiles == 0) return ATTN_OK;
     if (p.forward.softcap > 0.0f) fill_cap(&p);
     const bool tickets = run->workspace && p.tiles > cuda->multiprocessors;

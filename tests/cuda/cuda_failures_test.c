@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cuda/cache.h"
+#include "cuda/cuda_context.h"
 
 /* ---------------------------------------------------------------- failures */
 

@@ -351,6 +351,42 @@ static void capture(void) {
     free(tensor);
     attn_context_destroy(context);
 }
+
+/* A ticket is cleared once for each block of the pool; for a caller's workspace, and under capture, every time. */
+static void tickets(void) {
+    attn_context *context = open_device(0, NULL);
+    attn_problem p = small_problem();
+    p.mask = ATTN_MASK_CAUSAL;
+    p.batch = 133; /* more tiles than multiprocessors */
+    const size_t rows = (size_t)(p.batch * p.heads_q * p.seqlen_q), bytes = rows * (size_t)p.dim_qk * 2;
+    uint16_t *tensor = test_memory(bytes);
+    memset(tensor, 0, bytes);
+    attn_tensors t = ATTN_TENSORS_INIT;
+    t.q = t.k = t.v = t.o = tensor;
+    attn_plan *plan;
+    NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
+    NEED(strcmp(attn_plan_kernel(plan), "forward_sm90") == 0 && attn_plan_workspace_size(plan) > 0);
+    fake_reset();
+    for (int i = 0; i < 3; i++) NEED(attn_forward(plan, &t, NULL) == ATTN_OK);
+    CHECK(fake_calls("cuMemsetD32Async") == 1, "%d times", fake_calls("cuMemsetD32Async"));
+    fake_begin_capture();
+    for (int i = 0; i < 2; i++) NEED(attn_forward(plan, &t, NULL) == ATTN_OK);
+    CHECK(fake_end_capture() == 0 && fake_calls("cuMemsetD32Async") == 3, "%d times",
+          fake_calls("cuMemsetD32Async"));
+    attn_execution execution = ATTN_EXECUTION_INIT;
+    execution.workspace_bytes = attn_plan_workspace_size(plan);
+    execution.workspace = test_memory(execution.workspace_bytes);
+    for (int i = 0; i < 2; i++) {
+        memset(execution.workspace, 0xff, execution.workspace_bytes);
+        NEED(attn_forward(plan, &t, &execution) == ATTN_OK);
+    }
+    CHECK(fake_calls("cuMemsetD32Async") == 5, "%d times", fake_calls("cuMemsetD32Async"));
+    free(execution.workspace);
+    free(tensor);
+    attn_plan_destroy(plan);
+    attn_context_destroy(context);
+}
+
 /* ---------------------------------------------------------------- what it takes */
 
 static double now_us(void) {
@@ -436,8 +472,9 @@ static void embedded(void) {
 }
 int main(int argc, char **argv) {
     static const host_scenario scenarios[] = {
-        {"contexts", contexts}, {"problems", problems}, {"hopper", hopper}, {"pieces", pieces},
-        {"lab", lab},           {"capture", capture},   {"speed", speed},   {"embedded", embedded},
+        {"contexts", contexts}, {"problems", problems}, {"hopper", hopper},
+        {"pieces", pieces},     {"lab", lab},           {"capture", capture},
+        {"tickets", tickets},   {"speed", speed},       {"embedded", embedded},
     };
     return host_main(argc, argv, scenarios, sizeof scenarios / sizeof scenarios[0]);
 }

@@ -253,7 +253,7 @@ EXPORT int cuThreadExchangeStreamCaptureMode(int *mode) {
 EXPORT int cuStreamIsCapturing(void *stream, int *status) {
     ENTER(0, 0);
     (void)stream;
-    *status = 0;
+    *status = capturing;
     return 0;
 }
 
