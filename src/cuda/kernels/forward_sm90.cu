@@ -230,8 +230,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS),
                            is_chosen_lane() && at->block == at->begin);
     }
-    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, SOFTCAP, p->cap, p->cap[3], p->forward.batch >> 31};
-    if (SOFTCAP && (masked || ALIBI || EXACT)) {
+    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[3], p->forward.batch >> 31};
+    if (SOFTCAP && (masked || !POLYNOMIAL)) {
         cap_scores(s, w->twice_over_cap, &shape);
     }
     if (ALIBI) {
@@ -292,7 +292,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(k_empty) + k_stage, is_chosen_lane());
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
     }
-    if (SOFTCAP && shape.raw &&
+    if (POLYNOMIAL && shape.raw &&
         __any_sync(0xffffffffu, widest > __float_as_int(p->cap_square))) { /* beyond the polynomial */
         cap_scores(s, w->twice_over_cap, &shape);
         sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;

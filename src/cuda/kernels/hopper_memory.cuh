@@ -38,9 +38,6 @@
 #ifndef ALIBI
 #define ALIBI 0
 #endif
-#ifndef AHEAD
-#define AHEAD (SOFTCAP ? 2 : 1)
-#endif
 #ifndef EXACT
 #define EXACT 0
 #endif
@@ -49,6 +46,11 @@
 #endif
 #ifndef GENERAL
 #define GENERAL 0
+#endif
+/* A softcap is a polynomial within the exponentials; beside other options scores are capped before. */
+#define POLYNOMIAL (SOFTCAP && !ALIBI && !EXACT)
+#ifndef AHEAD
+#define AHEAD (POLYNOMIAL ? 2 : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
@@ -61,6 +63,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
  * first (EXACT; in f16, whose exponents allow no long wait, from a tile's first move on: WARY) p may be 2^ROOM.
  */
 #define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI)
+#define SHIFTING (BF16 && !EXACT && !SOFTCAP && !ALIBI) /* the others' registers are taken */
 #if EXACT
 #define HEADROOM 0.0f
 #define GUARD ATTNI_INF
@@ -69,7 +72,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 #elif BF16
 #define HEADROOM 0.0f
 #define GUARD 0x1p80f
-#define MOST_SHIFTED 0x1p126f
+#define MOST_SHIFTED (SHIFTING ? 0x1p126f : GUARD)
 #define ROOM 8.0f
 #else
 #define HEADROOM 6.0f

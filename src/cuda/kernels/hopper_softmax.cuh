@@ -104,7 +104,7 @@ struct score_shape {
 };
 
 DEVICE float weight_of(const score_shape *shape, float square) {
-    if (!SOFTCAP || !shape->raw) {
+    if (!POLYNOMIAL || !shape->raw) {
         return shape->scale;
     }
     float r = fmaf(square, shape->cap[4], shape->third);
@@ -240,7 +240,7 @@ DEVICE void move_references(const float (&s)[BC / 2], matrix_state *at, const sc
 DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float reference,
                             const score_shape *shape, int *widest) {
     const float x = s[i * 4 + half * 2], y = s[i * 4 + half * 2 + 1], xx = x * x, yy = y * y;
-    if (SOFTCAP && shape->raw) {
+    if (POLYNOMIAL && shape->raw) {
         *widest = __vimax3_s32(*widest, __float_as_int(xx), __float_as_int(yy));
     }
     return make_float2(fmaf(x, weight_of(shape, xx), line_of(shape, i, half * 2, reference)),
@@ -279,7 +279,7 @@ DEVICE void probabilities(const float (&s)[BC / 2], u32 (&p)[BC / 4], const matr
     for (int i = from; i < to; i++) {
         float e[4];
         const int at_hand = (i - from) % AHEAD * 4;
-        if (SOFTCAP && shape->raw && at_hand == 0 && i > from) {
+        if (POLYNOMIAL && shape->raw && at_hand == 0 && i > from) {
             shape->third =
                 __int_as_float(__float_as_int(shape->third) ^ (shape->zero & __float_as_int(last)));
         }
@@ -368,7 +368,7 @@ DEVICE void mend(const float (&s)[BC / 2], u32 (&p)[BC / 4], matrix_state *at, f
             at->reference[half] += (float)shift;
         }
     }
-    if (BF16) {
+    if (SHIFTING) {
         shift_row(p, 0, at, sum, factor[0]);
         shift_row(p, 1, at, sum, factor[1]);
     }
