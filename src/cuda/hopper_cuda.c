@@ -238,27 +238,30 @@ static attni_forward_tiles pack_heads(attni_forward_params *f, const attni_forwa
 }
 
 /*
- * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + ..) to 1.5e-8 of itself for |x| up to 0.5 (minimax,
+ * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + ..) to 7e-8 of itself for |x| up to 3/8 (minimax,
  * the first term held at 1), and x is a raw number times the scale over the cap.
  */
 static void fill_cap(attni_forward_sm90_params *p) {
-    static const double tanh_terms[] = {-3.333314389e-01, 1.332587886e-01, -5.304548619e-02, 1.724147235e-02};
+    static const double tanh_terms[] = {-3.333233348e-01, 1.328972567e-01, -4.848726008e-02};
     const double over_cap = fabs((double)p->forward.scale) / (double)p->forward.softcap;
     double factor = fabs((double)p->forward.scale) * 1.4426950408889634; /* to powers of two */
-    p->cap_square = (float)(0.25 / (over_cap * over_cap));
+    p->cap_square = (float)(0.140625 / (over_cap * over_cap));
     p->cap[0] = (float)factor;
-    for (int i = 1; i < 5; i++) {
+    for (int i = 1; i < 4; i++) {
         factor *= over_cap * over_cap;
         p->cap[i] = (float)(factor * tanh_terms[i - 1]);
     }
     if (!(factor < 1e30 && p->cap_square > 0.0f)) p->cap_square = -1.0f;
 }
 
-/* Keys and values that heads which run side by side may have: half of L2, and a quarter for short sequences of dims
- * around 128, where tiles of one length would else ask for all their keys at once (H200: 4% at 512 rows, 1% at 1k). */
+/*
+ * Bytes of keys and values of the heads that run side by side: half of L2; for short sequences of dims around 128 a
+ * quarter, or tiles of one length would ask for all keys at once (H200: 4% at 512 rows); at dim 256 three quarters (3
+ * to 5% from 1k rows on).
+ */
 static long long cache_bytes(const attni_cuda *cuda, const attni_forward_tiles *tiles, int seqlen_q) {
-    const bool even = tiles->br == 128 && tiles->d <= 128 && seqlen_q <= 1024;
-    return (long long)cuda->l2_bytes / (even ? 4 : 2);
+    const int quarters = tiles->d > 192 ? 3 : tiles->d <= 128 && tiles->br == 128 && seqlen_q <= 512 ? 1 : 2;
+    return (long long)cuda->l2_bytes / 4 * quarters;
 }
 
 attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {

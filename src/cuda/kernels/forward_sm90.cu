@@ -230,7 +230,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS),
                            is_chosen_lane() && at->block == at->begin);
     }
-    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[3], p->forward.batch >> 31};
+    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[2], p->forward.batch >> 31};
     if (SOFTCAP && (masked || !POLYNOMIAL)) {
         cap_scores(s, w->twice_over_cap, &shape);
     }

@@ -99,7 +99,7 @@ struct score_shape {
     float scale, rise, base[2];
     bool raw;
     const float *cap; /* of attni_forward_sm90_params */
-    float third; /* cap[3] */
+    float second; /* cap[2] */
     int zero; /* that the assembler does not know to be 0 */
 };
 
@@ -107,8 +107,7 @@ DEVICE float weight_of(const score_shape *shape, float square) {
     if (!POLYNOMIAL || !shape->raw) {
         return shape->scale;
     }
-    float r = fmaf(square, shape->cap[4], shape->third);
-    r = fmaf(square, r, shape->cap[2]);
+    float r = fmaf(square, shape->cap[3], shape->second);
     r = fmaf(square, r, shape->cap[1]);
     return fmaf(square, r, shape->cap[0]);
 }
@@ -280,8 +279,8 @@ DEVICE void probabilities(const float (&s)[BC / 2], u32 (&p)[BC / 4], const matr
         float e[4];
         const int at_hand = (i - from) % AHEAD * 4;
         if (POLYNOMIAL && shape->raw && at_hand == 0 && i > from) {
-            shape->third =
-                __int_as_float(__float_as_int(shape->third) ^ (shape->zero & __float_as_int(last)));
+            shape->second =
+                __int_as_float(__float_as_int(shape->second) ^ (shape->zero & __float_as_int(last)));
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {

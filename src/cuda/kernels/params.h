@@ -125,8 +125,9 @@ typedef struct attni_forward_sm90_params {
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
     int tiles;        /* of attni_forward_schedule */
     /* SOFTCAP: a raw number s whose square is at most cap_square, or -1, is in powers of two
-     * s (cap[0] + cap[1] s^2 + .. + cap[4] s^8) after it. */
-    float cap_square, cap[5];
+     * s (cap[0] + cap[1] s^2 + cap[2] s^4 + cap[3] s^6) after it. */
+    float cap_square, cap[4];
+    int reserved;
 } attni_forward_sm90_params;
 
 #define ATTNI_SEQUENCES_THREADS 128
