@@ -112,8 +112,9 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
     attni_kernel_spec spec;
     *refusal = plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80"
                                                   : attni_hopper_refusal(cuda, &plan->problem);
-    if (!*refusal && shape.exact && (shape.softcap || shape.alibi) && plan->problem.dim_qk <= 64)
-        *refusal = "it has no exact reference with softcap or ALiBi for dims up to 64";
+    const bool narrow = (shape.softcap || shape.alibi) && plan->problem.dim_qk <= 64;
+    if (!*refusal && shape.exact && (narrow || shape.bias || shape.general))
+        *refusal = "it has no exact reference beside options, but softcap or ALiBi at dims from 97 to 128";
     if (*refusal) return ATTN_OK;
     if (!attni_hopper_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles)) {
         *refusal = "its tiles need more shared memory than a block has";
