@@ -32,8 +32,7 @@ DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record
         const float sink = !PACKED               ? shared_sink
                            : p->sinks && own.any ? p->sinks[head] * ATTNI_LOG2E
                                                  : -ATTNI_INF;
-        float total = quad_sum(sum[half]),
-              divisor = SHIFTING ? quad_sum(sum[half] + excess[half]) : total;
+        float total = quad_sum(sum[half]), divisor = SHIFTING ? quad_sum(sum[half] + excess[half]) : total;
         float top = reference[half], weight = 1.0f;
         if (sink != -ATTNI_INF) { /* a sink of -inf is none */
             top = fmaxf(top, sink);

@@ -50,7 +50,8 @@
 /* A softcap is a polynomial within the exponentials; beside other options scores are capped before. */
 #define POLYNOMIAL (SOFTCAP && !ALIBI && !EXACT)
 #ifndef AHEAD
-#define AHEAD (POLYNOMIAL ? 4 : 1) /* column groups whose exponents are made before the last ones' exponentials */
+#define AHEAD                                                                                                \
+    (POLYNOMIAL ? 4 : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)

@@ -121,9 +121,9 @@ typedef struct attni_forward_sm90_params {
     attni_tensor_map bias; /* BIAS: (key, row, head, batch), in boxes of 64 keys and 64 rows */
     attni_forward_params forward;
     attni_tensor_map *maps; /* null under full lengths */
-    int *order;             /* forward.order, to be filled */
+    int *order; /* forward.order, to be filled */
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
-    int tiles;        /* of attni_forward_schedule */
+    int tiles; /* of attni_forward_schedule */
     /* SOFTCAP: a raw number s whose square is at most cap_square, or -1, is in powers of two
      * s (cap[0] + cap[1] s^2 + cap[2] s^4 + cap[3] s^6) after it. */
     float cap_square, cap[4];
@@ -220,11 +220,11 @@ typedef struct attni_forward_tiles {
     int blocks; /* blocks a multiprocessor */
     int value_slices;
     int shared_bytes; /* dynamic shared memory of a block */
-    int q_slots;      /* forward_sm90: Q tiles in shared memory */
-    int direct;       /* forward_sm90: O goes from registers to memory, not through its Q slot */
-    int turns;        /* forward_sm90: warpgroups take turns at issuing products */
-    int bias_slots;   /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
-    int early;        /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
+    int q_slots; /* forward_sm90: Q tiles in shared memory */
+    int direct; /* forward_sm90: O goes from registers to memory, not through its Q slot */
+    int turns; /* forward_sm90: warpgroups take turns at issuing products */
+    int bias_slots; /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
+    int early; /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
 } attni_forward_tiles;
 
 ATTNI_GEOMETRY int attni_round_up(int x, int to) { return (x + to - 1) / to * to; }
