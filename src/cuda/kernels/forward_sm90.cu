@@ -14,11 +14,11 @@
  *
  * Where block i+1 begins a tile, O of the last tile is finished after softmax i+1, while others multiply.
  *
- * Softmax has no maximum in its loop: a row's reference comes from 32 keys and moves only when a sum of p
- * says so (mend). Registers and shared memory: params.h, attni_forward_sm90_tiles; nothing is spilled.
+ * Softmax has no maximum in its loop: a row's reference comes from its first block and moves only when a sum
+ * of p says so (mend). Registers and shared memory: params.h, attni_forward_sm90_tiles; nothing is spilled.
  *
  * H200, bf16, 16k tokens, hidden size 2048, 8192 keys, full / causal, TFLOP/s (cuDNN through torch, same
- * run): dim 64 600/550 (446/428), 128 714/697 (612/534), 256 793/674 (699/627).
+ * run): dim 64 642/568 (487/432), 128 724/711 (624/560), 256 756/653 (655/584).
  * What was tried: docs/schedules/forward_sm90.md.
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
