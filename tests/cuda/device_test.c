@@ -53,11 +53,19 @@ static int is_sampled(const attn_problem *p) {
     return d == 64 || (s.lengths ? s.mask == 1 && d != 96 && d != 192 : d == 128 || d == 256);
 }
 
+/* Exact references: a quarter of the plain problems at one width. */
+static int is_exact(const attni_problems_case *made) {
+    const attni_hopper_shape s = attni_hopper_shape_of(&made->problem);
+    return made->seed % 4 == 0 && s.dtype == ATTN_BF16 && s.mask < 2 && s.dim_qk > 96 && s.dim_qk <= 128 &&
+           !(s.general || s.softcap || s.alibi || s.bias || s.lengths || s.packed);
+}
+
 /* Runs a case if its variant is still wanted; the oracle judges. */
 static void run_case(attn_context *context, attni_problems_case *made, long long wanted, tally *t) {
     attn_plan *plan;
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     if (made->seed % 2) options.isa = ATTN_ISA_SM80; /* plain problems too, where sm90 would have them */
+    options.exact_reference = is_exact(made);
     if (!device_case_is_bounded(&made->problem)) return;
     if (options.isa == ATTN_ISA_AUTO && !is_sampled(&made->problem)) return;
     const attn_status status = attn_plan_create(context, &made->problem, &options, &plan);
