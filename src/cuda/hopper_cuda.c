@@ -210,10 +210,11 @@ static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_par
     return encode(cuda, &p->o, f->o, bf16, f->dim_v, f->seqlen_q, heads, batch, &f->o_stride, rows, pack);
 }
 
-/* The bias as the copy engine knows it. */
+/* The bias as the copy engine knows it, and what makes it one of raw scores. */
 static attn_status encode_bias(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16) {
     const attni_forward_params *f = &p->forward;
     const attni_tensor_strides strides = {f->bias_stride.batch, f->bias_stride.queries, f->bias_stride.heads};
+    p->bias_factor = f->scale == 0.0f ? 1.44269504f : 1.0f / fabsf(f->scale);
     return encode(cuda, &p->bias, f->bias, bf16, f->seqlen_k, f->seqlen_q, f->heads_q, f->batch, &strides, 64,
                   0);
 }
@@ -222,7 +223,8 @@ bool attni_hopper_takes_run(const attn_plan *plan, const attni_run *run) {
     const attni_cuda_plan *made = plan->backend_data;
     if (!made->hopper || run->kind == ATTNI_RUN_ADD || run->tensors.seqlen_k == 0) return false;
     if (made->hopper_tiles.bias_slots == 0) return true;
-    return (uintptr_t)run->tensors.bias % 16 == 0;
+    const float scale = fabsf(run->tensors.scale);
+    return (uintptr_t)run->tensors.bias % 16 == 0 && (scale == 0.0f || (scale > 0x1p-20f && scale < 0x1p20f));
 }
 
 /* From here on a tile is of a group of heads, as if there were heads_kv of them. Its br are queries. */

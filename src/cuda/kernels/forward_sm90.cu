@@ -239,8 +239,10 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
                      masked || EXACT, at->slope, &shape);
     }
 #if BIAS
-    add_bias(s, shared, this_warpgroup(), at->taken++, w->scale);
-    shape.scale = 1.0f;
+    add_bias(s, shared, this_warpgroup(), at->taken++, p->bias_factor);
+    if (EXACT || (!first && at->settled)) {
+        settle_scores(s, at, &shape);
+    }
 #endif
     if (GENERAL) {
         shape_generally(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
@@ -254,6 +256,15 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const float old_reference[2] = {at->reference[0], at->reference[1]},
                 old_sum[2] = {at->sum[0], at->sum[1]}, old_excess[2] = {at->excess[0], at->excess[1]};
     float factor[2] = {1.0f, 1.0f};
+#if BIAS
+    if (first && !EXACT) {
+        at->settled = false;
+        const bool huge = is_huge(thread_maximum(s, 0, &shape)) || is_huge(thread_maximum(s, 1, &shape));
+        if (__any_sync(0xffffffffu, huge)) {
+            settle_scores(s, at, &shape);
+        }
+    }
+#endif
     if (first) {
         at->reference[0] = reference_of(quad_max(thread_maximum(s, 0, &shape)));
         at->reference[1] = reference_of(quad_max(thread_maximum(s, 1, &shape)));
@@ -301,6 +312,11 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const bool beyond = !EXACT && fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD;
     if (!first && __any_sync(0xffffffffu, beyond | (factor[0] != 1.0f) | (factor[1] != 1.0f))) {
         if (!EXACT && __any_sync(0xffffffffu, beyond)) {
+#if BIAS
+            if (!at->settled) {
+                settle_scores(s, at, &shape);
+            }
+#endif
             mend(s, pr, at, sum, &shape, factor);
             at->wary = true;
         }
@@ -338,7 +354,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     matrix_place w;
     at.reference[0] = at.reference[1] = at.sum[0] = at.sum[1] = at.limit[0] = at.limit[1] = 0.0f;
     at.excess[0] = at.excess[1] = 0.0f;
-    at.wary = false;
+    at.wary = at.settled = false;
     at.blocks = at.values = at.tiles = at.taken = 0;
     at.storing = -1;
     w.shared = shared;

@@ -27,6 +27,7 @@ struct matrix_state {
     float slope; /* of ALiBi, in powers of two */
     int block, begin; /* of the tile at hand: the block at work, and its first */
     int whole_begin, whole_end; /* blocks that all rows of the warpgroup see whole */
+    bool settled; /* BIAS: from now on in this tile scores are multiplied by their scale first */
     bool wary; /* a row of the warp has moved its reference in this tile: maxima come first from now on */
 };
 

@@ -127,7 +127,7 @@ typedef struct attni_forward_sm90_params {
     /* SOFTCAP: a raw number s whose square is at most cap_square, or -1, is in powers of two
      * s (cap[0] + cap[1] s^2 + cap[2] s^4 + cap[3] s^6) after it. */
     float cap_square, cap[4];
-    int reserved;
+    float bias_factor; /* BIAS: what makes a bias one of raw scores, 1 / |scale|, or 1 for a scale of 0 */
 } attni_forward_sm90_params;
 
 #define ATTNI_SEQUENCES_THREADS 128
@@ -295,8 +295,8 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     if (widest <= 64 && shaped == ATTNI_SM90_GENERAL) {
         t->q_slots = 2;
     } else if (widest <= 64) {
-        /* More warpgroups on a smaller tile of keys, for few rows; for a bias, whose way from L2 is the limit. */
-        int few = shaped == ATTNI_SM90_BIAS || (!shaped && seqlen_q < (limited ? 4096 : 2048));
+        int few = (!shaped || shaped == ATTNI_SM90_BIAS) &&
+                  seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
         warpgroups = few ? 4 : 3;
         t->bc = few ? 64 : 128;
         t->stages = few ? 4 : 2;
@@ -315,7 +315,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     if (shaped == ATTNI_SM90_BIAS) {
         t->bias_slots = widest <= 64 ? 2 : 1;
         t->q_slots = widest <= 128 ? 2 : 1;
-        t->bc = widest <= 64 || widest > 128 ? 64 : 128;
+        t->bc = widest > 128 ? 64 : t->bc;
     }
     if (shaped == ATTNI_SM90_GENERAL) { /* the time that it takes to compile goes with the keys of a block */
         t->bc = 64;
