@@ -87,8 +87,9 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
                        : shape->bias                    ? ATTNI_SM90_BIAS
                        : shape->softcap || shape->alibi ? ATTNI_SM90_SHAPED
                                                         : ATTNI_SM90_PLAIN;
-    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, shaped,
-                             (int)shape->seqlen_q, t);
+    const int rows =
+        shape->bias && !bf16 ? 0 : (int)shape->seqlen_q; /* in f16 the tile for many would spill */
+    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, shaped, rows, t);
     *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
@@ -214,7 +215,7 @@ static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_par
 static attn_status encode_bias(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16) {
     const attni_forward_params *f = &p->forward;
     const attni_tensor_strides strides = {f->bias_stride.batch, f->bias_stride.queries, f->bias_stride.heads};
-    p->bias_factor = f->scale == 0.0f ? 1.44269504f : 1.0f / fabsf(f->scale);
+    p->bias_factor = f->scale == 0.0f ? 1.0f : 1.0f / fabsf(f->scale); /* the kernel takes 1 for 0 too */
     return encode(cuda, &p->bias, f->bias, bf16, f->seqlen_k, f->seqlen_q, f->heads_q, f->batch, &strides, 64,
                   0);
 }

@@ -242,7 +242,7 @@ static int are_sequences_right(const attni_forward_sm90_params *p) {
 static int is_bias_right(const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
     const attni_tensor_strides strides = {f->bias_stride.batch, f->bias_stride.queries, f->bias_stride.heads};
-    const float factor = f->scale == 0 ? 1.44269504f : 1.0f / fabsf(f->scale);
+    const float factor = f->scale == 0 ? 1.0f : 1.0f / fabsf(f->scale);
     return fabsf(p->bias_factor - factor) <= 1e-6f * factor &&
            is_map_right(&p->bias, f->bias, f->seqlen_k, f->seqlen_q, f->heads_q, f->batch, &strides, 0);
 }

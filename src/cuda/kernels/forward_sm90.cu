@@ -240,6 +240,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     }
 #if BIAS
     add_bias(s, shared, this_warpgroup(), at->taken++, p->bias_factor);
+#endif
+#if SETTLING
     if (EXACT || (!first && at->settled)) {
         settle_scores(s, at, &shape);
     }
@@ -256,7 +258,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const float old_reference[2] = {at->reference[0], at->reference[1]},
                 old_sum[2] = {at->sum[0], at->sum[1]}, old_excess[2] = {at->excess[0], at->excess[1]};
     float factor[2] = {1.0f, 1.0f};
-#if BIAS
+#if SETTLING
     if (first && !EXACT) {
         at->settled = false;
         const bool huge = is_huge(thread_maximum(s, 0, &shape)) || is_huge(thread_maximum(s, 1, &shape));
@@ -312,7 +314,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const bool beyond = !EXACT && fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD;
     if (!first && __any_sync(0xffffffffu, beyond | (factor[0] != 1.0f) | (factor[1] != 1.0f))) {
         if (!EXACT && __any_sync(0xffffffffu, beyond)) {
-#if BIAS
+#if SETTLING
             if (!at->settled) {
                 settle_scores(s, at, &shape);
             }

@@ -53,6 +53,7 @@
 #define AHEAD                                                                                                \
     (POLYNOMIAL ? 4 : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
+#define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
@@ -63,7 +64,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
  * moves (mend) where a thread's sum of p of a block passes GUARD, by a shift up to MOST_SHIFTED. Where maxima come
  * first (EXACT; in f16, whose exponents allow no long wait, from a tile's first move on: WARY) p may be 2^ROOM.
  */
-#define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI)
+#define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI && !BIAS)
 #define SHIFTING (BF16 && !EXACT && !SOFTCAP && !ALIBI) /* the others' registers are taken */
 #if EXACT
 #define HEADROOM 0.0f

@@ -47,6 +47,7 @@ DEVICE void add_bias(float (&s)[BC / 2], u32 shared, int warpgroup, int taken, f
     mbarrier_arrive_if(AT(bias_empty) + 8 * slot, elect_lane());
 }
 
+#if SETTLING
 /*
  * Scores to powers of two. Where a reference is huge (all that a row sees has a bias of -1e30, say) the product that
  * it was made of was rounded, and the exponents' multiply-add, which does not round it, would leave 1e22 of the two.
@@ -62,6 +63,7 @@ DEVICE void settle_scores(float (&s)[BC / 2], matrix_state *at, score_shape *sha
 
 /* Whether a row's largest score is so far from 0, or from -inf if it sees nothing. */
 DEVICE bool is_huge(float top) { return fabsf(top) > 0x1p20f && top != -ATTNI_INF; }
+#endif
 #endif
 
 /* ---------------------------------------------------------------- any option */
