@@ -33,6 +33,7 @@ static const struct {
     {"forward_sm80", "forward", "f16 or bf16, one for q, k, v and o", 80},
     {"forward_sm80_general", "forward", "f16 or bf16, one for q, k, v and o; bias f32, f16 or bf16", 80},
     {"forward_sm90", "forward", "f16 or bf16, one for q, k, v and o", 90},
+    {"forward_sm90_f8", "forward", "f8_e4m3 or f8_e5m2 for q, k and v; o f16 or bf16", 90},
     {"standard_sm80", "forward", "f16 or bf16; for measuring (options.algorithm)", 80},
     {"flash1_sm80", "forward", "f16 or bf16; for measuring (options.algorithm)", 80},
 };

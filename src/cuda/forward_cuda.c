@@ -5,6 +5,7 @@
 
 #include "cuda/accum_cuda.h"
 #include "cuda/hopper_cuda.h"
+#include "cuda/hopper_f8_cuda.h"
 
 /* Why the fast variant cannot do it; null if it can. */
 static const char *why_general(const attn_problem *p) {
@@ -154,6 +155,7 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     const attn_problem *p = &plan->problem;
     attni_kernel_spec spec;
     const char *refusal;
+    if (attni_dtype_is_f8(p->dtype_q)) return attni_f8_open(plan, made);
     made->general = why_general(p) != NULL;
     ATTNI_TRY(open_hopper(plan, made, &refusal));
     ATTNI_TRY(choose_sm80(plan, made, &spec));

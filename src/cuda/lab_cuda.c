@@ -12,6 +12,7 @@ enum { PAIRS_LIMIT = 65535 }; /* of a grid's second dimension */
 /* ---------------------------------------------------------------- what is refused, and why */
 
 static const char *why_not_problem(const attn_problem *p) {
+    if (attni_dtype_is_f8(p->dtype_q)) return "f16 and bf16";
     if (p->dim_qk != p->dim_v || (p->dim_qk != 64 && p->dim_qk != 128))
         return "dim_qk and dim_v of 64 or of 128";
     if (p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL) return "full lengths";

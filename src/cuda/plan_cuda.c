@@ -19,13 +19,14 @@ _Static_assert(ATTNI_LENGTHS_FULL == (int)ATTN_LENGTHS_FULL &&
 /* ---------------------------------------------------------------- what is refused, and why */
 
 static attn_status refuse_dtypes(const attn_problem *p) {
+    if (attni_dtype_is_f8(p->dtype_q)) return ATTN_OK; /* the core has looked at the others */
     if (p->dtype_q != p->dtype_kv || p->dtype_q != p->dtype_o)
         return attni_fail(
             ATTN_UNSUPPORTED,
             "dtype_q, dtype_kv and dtype_o are %s, %s and %s; a CUDA device takes one dtype for all",
             attni_dtype_name(p->dtype_q), attni_dtype_name(p->dtype_kv), attni_dtype_name(p->dtype_o));
     if (p->dtype_q != ATTN_F16 && p->dtype_q != ATTN_BF16)
-        return attni_fail(ATTN_UNSUPPORTED, "dtype_q is %s; a CUDA device takes f16 and bf16",
+        return attni_fail(ATTN_UNSUPPORTED, "dtype_q is %s; a CUDA device takes f16, bf16 and f8",
                           attni_dtype_name(p->dtype_q));
     return ATTN_OK;
 }

@@ -212,6 +212,7 @@ static int judge(attni_problems_case *c, attni_reference_gradient gradient, doub
     arrays.dtype = rows ? tensor_of(&c->problem, which).dtype : ATTN_F32;
     arrays.cut = NULL;
     arrays.is_gradient = 1;
+    arrays.is_f8 = 0;
     attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
     if (!(verdict.ratio <= *ratio)) *ratio = verdict.ratio;
     if (!verdict.holds && verdict.worst < 0)

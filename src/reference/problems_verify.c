@@ -193,6 +193,7 @@ static int judge(const attni_problems_case *c, int is_lse, const double *out, do
     arrays.dtype = is_lse ? ATTN_F32 : c->problem.dtype_o;
     arrays.cut = is_lse && c->on_gpu ? t->lse_cut : NULL;
     arrays.is_gradient = 0;
+    arrays.is_f8 = c->problem.dtype_q >= ATTN_F8_E4M3;
     attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
     if (!(verdict.ratio <= *ratio)) *ratio = verdict.ratio;
     if (verdict.holds) return 1;

@@ -245,7 +245,7 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
     attn_dtype p_dtype = attni_reference_p_dtype(head->dtype_kv);
     double narrow = p_dtype == ATTN_F32 ? 0.0 : attni_reference_unit(p_dtype);
     int f8 = head->dtype_kv == ATTN_F8_E4M3 || head->dtype_kv == ATTN_F8_E5M2;
-    double cut = f8 ? 0x1p-13 : 0.0;
+    double cut = f8 ? 0x1p-10 : 0.0;
     double steps = 8.0 + sqrt((double)head->keys);
 
     double weighted = 0.0, sizes = 0.0, most = 0.0;

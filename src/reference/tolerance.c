@@ -12,7 +12,7 @@ attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arra
     attni_tolerance_verdict verdict = {1, 0.0, -1, 0.0, 0.0};
     double times = arrays->is_gradient ? 3.0 : 1.0;
     double naive_most = 0.0, round_most = 0.0, naive_squares = 0.0, squares = 0.0;
-    double worst_row = 0.0, cut_squares = 0.0;
+    double worst_row = 0.0, all_rows = 0.0, cut_squares = 0.0;
 
     for (int64_t row = 0; row < arrays->rows; ++row) {
         double row_squares = 0.0;
@@ -35,6 +35,7 @@ attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arra
             if (arrays->cut) cut_squares += arrays->cut[at] * arrays->cut[at];
         }
         worst_row = fmax(worst_row, row_squares);
+        all_rows += row_squares;
     }
 
     for (int64_t at = 0; at < arrays->rows * arrays->dim; ++at) {
@@ -55,7 +56,9 @@ attni_tolerance_verdict attni_tolerance_judge(const attni_tolerance_arrays *arra
     }
 
     /* One rounding of the output, for a norm of few elements whose naive answer was right by luck. */
-    double allowed = times * (1.5 * sqrt(naive_squares) + sqrt(worst_row) + round_most) + sqrt(cut_squares);
+    double allowed =
+        times * (1.5 * sqrt(naive_squares) + sqrt(arrays->is_f8 ? all_rows : worst_row) + round_most) +
+        sqrt(cut_squares);
     double ratio = squares == 0.0 ? 0.0 : sqrt(squares) / allowed;
     if (!(sqrt(squares) <= allowed)) verdict.holds = 0;
     if (!(ratio <= verdict.ratio)) {

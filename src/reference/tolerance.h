@@ -15,13 +15,18 @@
  *   4u (sum P_j (A_j + c) |v_j|  +  |O| sum P_j (A_j + c))     c = 8 + sqrt(keys): exp, sums, rescales
  *   3w sqrt(sum (P_j v_j)^2)     only for 16-bit V: three deviations of P rounded with w = 2^-11 or 2^-8
  *   sqrt(keys) max|v| 2^-120     P that underflows (2^-25 for f16 V, whose P has subnormals)
- * and for LSE 4u (sum P_j (A_j + c) + |LSE| + 1). With q, k and v of 8 bits P is rounded to e4m3, w = 2^-4 and an
- * underflow of 2^-12 of the row's largest P; and the matrix units, which alone multiply 8 bits, keep 13 bits below
- * the largest of what they add, so O has 2^-13 sum P_j (A_j + 8) |v_j| more, LSE 2^-13 sum P_j A_j. It shrinks with the row's own numbers, so that it
- * hides no bug: a wrong key, mask or scale moves O by far more than roundings do.
+ * and for LSE 4u (sum P_j (A_j + c) + |LSE| + 1). With q, k and v of 8 bits P is rounded to e4m3, w =
+ * 2^-4 and an underflow of 2^-12 of the row's largest P; and the matrix units, which alone
+ * multiply 8 bits, keep 13 bits below the largest of 32 products and the running sum and cut off the rest of
+ * each: up to 2^-10 of a sum of one sign. So O has 2^-10 sum P_j (A_j + 8) |v_j| more, LSE 2^-10 sum P_j A_j.
+ * It shrinks with the row's own numbers, so that it hides no bug: a wrong key, mask or
+ * scale moves O by far more than roundings do.
  *
  * The norm's floor is the floor of the worst row and one rounding: over many rows errors average out and the
  * norm must then show it.
+ *
+ * In 8 bits the norm's floor is that of all rows: what is cut off errs to the same side, and a row whose reference is
+ * not its maximum has all the rounding of its largest P.
  *
  * What a GPU's matrix units lose comes on top, for LSE, element by element and in the norm of all rows: `cut`.
  * They align 16 products and the running sum to the largest and cut off what lies below, so that all scores err
@@ -48,6 +53,7 @@ typedef struct attni_tolerance_arrays {
     attn_dtype dtype; /* of out */
     const double *cut; /* null: no matrix unit had part in it */
     int is_gradient;  /* three times as much is allowed */
+    int is_f8;        /* q, k and v have 8 bits: in the norm the floors of all rows count */
 } attni_tolerance_arrays;
 
 typedef struct attni_tolerance_verdict {

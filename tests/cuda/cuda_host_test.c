@@ -8,6 +8,7 @@
 #include "cuda/embedded.h"
 #include "cuda/forward_cuda.h"
 #include "cuda/hopper_cuda.h"
+#include "cuda/hopper_f8_cuda.h"
 #include "reference/problems.h"
 
 /* ---------------------------------------------------------------- contexts and streams */
@@ -387,6 +388,51 @@ static void tickets(void) {
     attn_context_destroy(context);
 }
 
+/* q, k and v of 8 bits: another kernel, scales, maps of bytes, runs without keys. */
+static void eight_bits(void) {
+    const attni_problems_limits limits = {300000, 0, 1, 0, 1};
+    attn_context *context = open_device(0, NULL);
+    int run = 0, scaled = 0, keyless = 0;
+    for (uint64_t seed = 1; run < 60; seed++) {
+        attni_problems_case made;
+        NEED(attni_problems_make(&made, seed, &limits) == 0);
+        attn_plan *plan;
+        const attn_status status = attn_plan_create(context, &made.problem, NULL, &plan);
+        CHECK(status == ATTN_OK || status == ATTN_UNSUPPORTED, "%s: %s", made.text, attn_last_error());
+        if (status == ATTN_OK) {
+            aligned_case copy;
+            double ratio;
+            char sentence[512];
+            CHECK(strcmp(attn_plan_kernel(plan), "forward_sm90_f8") == 0, "%s", attn_plan_kernel(plan));
+            attni_problems_poison(&made);
+            align_case(&copy, &made, 0);
+            CHECK(attn_forward(plan, &copy.tensors, NULL) == ATTN_OK, "%s: %s", made.text, attn_last_error());
+            unalign_output(&copy, &made);
+            CHECK(attni_problems_verify(&made, &ratio, sentence, sizeof sentence), "%s", sentence);
+            attn_plan_destroy(plan);
+            run++;
+            scaled += made.problem.has_scales;
+            keyless += made.problem.seqlen_k == 0 || made.tensors.seqlen_k == 0;
+        }
+        attni_problems_free(&made);
+    }
+    printf("%d problems of 8 bits, %d with scales, %d without keys\n", run, scaled, keyless);
+    CHECK(scaled > 0 && scaled < run, "%d of %d with scales", scaled, run);
+
+    attn_problem p = small_problem();
+    p.dtype_q = p.dtype_kv = ATTN_F8_E4M3;
+    attn_plan *plan;
+    p.softcap = 1;
+    CHECK(attn_plan_create(context, &p, NULL, &plan) == ATTN_UNSUPPORTED &&
+              strstr(attn_last_error(), "softcap"),
+          "%s", attn_last_error());
+    p.softcap = 0;
+    p.dim_qk = p.dim_v = 256;
+    CHECK(attn_plan_create(context, &p, NULL, &plan) == ATTN_UNSUPPORTED && strstr(attn_last_error(), "dims"),
+          "%s", attn_last_error());
+    attn_context_destroy(context);
+}
+
 /* ---------------------------------------------------------------- what it takes */
 
 static double now_us(void) {
@@ -434,6 +480,17 @@ static int is_asked_for(const attni_embedded_image *image) {
         snprintf(options, sizeof options, "-DBF16=%d -DD=%d", strcmp(dtype, "bf16") == 0, dim_qk);
         return strcmp(image->options, options) == 0;
     }
+    char inputs[8] = "";
+    if (sscanf(image->name, "forward_sm90_f8_%7[a-z0-9]_%7[a-z0-9]_d%d_v%d", inputs, dtype, &dim_qk,
+               &dim_v) == 4) {
+        const attni_f8_shape shape = {strcmp(inputs, "e4m3") == 0 ? ATTN_F8_E4M3 : ATTN_F8_E5M2,
+                                      strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16, dim_qk, dim_v,
+                                      strstr(image->name, "_causal") != NULL};
+        attni_kernel_spec spec;
+        attni_forward_tiles tiles;
+        return attni_f8_spec(&shape, limits[0], &spec, &tiles) && strcmp(spec.name, image->name) == 0 &&
+               strcmp(spec.options, image->options) == 0;
+    }
     if (sscanf(image->name, "forward_sm90_%7[a-z0-9]_d%d_v%d", dtype, &dim_qk, &dim_v) == 3) {
         for (int64_t seqlen = 512; seqlen <= 4096; seqlen *= 8) {
             const attni_hopper_shape shape = {.dtype = strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16,
@@ -472,9 +529,9 @@ static void embedded(void) {
 }
 int main(int argc, char **argv) {
     static const host_scenario scenarios[] = {
-        {"contexts", contexts}, {"problems", problems}, {"hopper", hopper},
-        {"pieces", pieces},     {"lab", lab},           {"capture", capture},
-        {"tickets", tickets},   {"speed", speed},       {"embedded", embedded},
+        {"contexts", contexts}, {"problems", problems}, {"hopper", hopper},   {"eight_bits", eight_bits},
+        {"pieces", pieces},     {"lab", lab},           {"capture", capture}, {"tickets", tickets},
+        {"speed", speed},       {"embedded", embedded},
     };
     return host_main(argc, argv, scenarios, sizeof scenarios / sizeof scenarios[0]);
 }

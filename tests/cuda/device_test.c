@@ -22,8 +22,9 @@ static double now_us(void) {
 /* ---------------------------------------------------------------- random problems */
 
 /* The kernels of the forward, and what was run on each. */
-enum { KERNELS = 3 };
-static const char *const kernel_names[KERNELS] = {"forward_sm80", "forward_sm80_general", "forward_sm90"};
+enum { KERNELS = 4, F8 = 3 };
+static const char *const kernel_names[KERNELS] = {"forward_sm80", "forward_sm80_general", "forward_sm90",
+                                                  "forward_sm90_f8"};
 
 typedef struct tally {
     long long count[KERNELS];
@@ -42,6 +43,11 @@ static int kernel_of(const attn_plan *plan) {
  * it at the dims where its code is another, with each kind of mask at dim 64.
  */
 static int is_sampled(const attn_problem *p) {
+    if (attni_dtype_is_f8(p->dtype_q)) {
+        const int plain = p->window_left == ATTN_WINDOW_UNLIMITED && p->dtype_o == ATTN_BF16;
+        if (p->dtype_q == ATTN_F8_E5M2) return p->dim_qk > 64 && plain;
+        return p->dim_qk > 64 ? p->window_left == ATTN_WINDOW_UNLIMITED || p->dtype_o == ATTN_BF16 : plain;
+    }
     const attni_hopper_shape s = attni_hopper_shape_of(p);
     const int options = s.softcap + s.alibi + s.bias, others = s.lengths + s.packed;
     const int d = attni_forward_sm90_width((int)p->dim_qk);
@@ -64,8 +70,10 @@ static int is_exact(const attni_problems_case *made) {
 static void run_case(attn_context *context, attni_problems_case *made, long long wanted, tally *t) {
     attn_plan *plan;
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
-    if (made->seed % 2) options.isa = ATTN_ISA_SM80; /* plain problems too, where sm90 would have them */
-    options.exact_reference = is_exact(made);
+    const int f8 = attni_dtype_is_f8(made->problem.dtype_q);
+    if (made->seed % 2 && !f8)
+        options.isa = ATTN_ISA_SM80; /* plain problems too, where sm90 would have them */
+    options.exact_reference = !f8 && is_exact(made);
     if (!device_case_is_bounded(&made->problem)) return;
     if (options.isa == ATTN_ISA_AUTO && !is_sampled(&made->problem)) return;
     const attn_status status = attn_plan_create(context, &made->problem, &options, &plan);
@@ -91,14 +99,20 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
 /* As many problems on each kernel that the device has, some of them of several tiles. */
 static void problems(attn_context *context, long long count, uint64_t seed) {
     const attni_problems_limits usual = {300000, 0, 1, 0, 0}, large = {8000000, 0, 1, 0, 0};
+    const attni_problems_limits usual_f8 = {300000, 0, 1, 0, 1}, large_f8 = {8000000, 0, 1, 0, 1};
     tally t = {0};
     const int hopper = strstr(attn_context_describe(context), "compute capability 9.0") != NULL;
-    const int kernels = hopper ? KERNELS : KERNELS - 1;
+    const int kernels = hopper ? KERNELS : 2;
     const long long share = (count + kernels - 1) / kernels;
     long long left = kernels * share;
     for (uint64_t i = 0; left > 0 && i < 200 * (uint64_t)count; i++) {
         attni_problems_case made;
-        NEED(attni_problems_make(&made, seed + i, i % 16 == 0 ? &large : &usual) == 0);
+        const int f8 = hopper && i % 4 == 3 && t.count[F8] < share;
+        const attni_problems_limits *limits = i % 16 == 0    ? &large
+                                              : !f8          ? &usual
+                                              : i % 64 != 15 ? &usual_f8
+                                                             : &large_f8;
+        NEED(attni_problems_make(&made, seed + i, limits) == 0);
         run_case(context, &made, share, &t);
         attni_problems_free(&made);
         left = kernels * share;

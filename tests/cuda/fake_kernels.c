@@ -16,6 +16,34 @@ static double load_16(const void *from, long long at, int bf16) {
     return (double)(bf16 ? attni_bf16_to_f32(x) : attni_f16_to_f32(x));
 }
 
+/* How q, k and v are stored, and what their numbers are times. */
+typedef struct input_format {
+    enum { INPUT_F16, INPUT_BF16, INPUT_E4M3, INPUT_E5M2 } kind;
+    const attni_forward_sm90_params *scales; /* of 8 bits; null: none */
+} input_format;
+
+static double load_8(uint8_t x, int e5m2) {
+    if (e5m2) return (double)attni_f16_to_f32((uint16_t)(x << 8));
+    const int exponent = x >> 3 & 15, fraction = x & 7;
+    const double size = (x & 127) == 127 ? (double)NAN
+                        : exponent == 0  ? ldexp(fraction, -9)
+                                         : ldexp(8 + fraction, exponent - 10);
+    return x & 128 ? -size : size;
+}
+
+static double load_input(const void *from, long long at, const input_format *format) {
+    if (format->kind >= INPUT_E4M3) return load_8(((const uint8_t *)from)[at], format->kind == INPUT_E5M2);
+    return load_16(from, at, format->kind == INPUT_BF16);
+}
+
+/* The product of q_scale and k_scale, or v_scale. */
+static double scale_of(const input_format *format, int b, long long kv, int values) {
+    const attni_forward_sm90_params *p = format->scales;
+    if (!p || !p->q_scale) return 1;
+    const long long at = b * p->scale_stride_batch + kv * p->scale_stride_head;
+    return values ? (double)p->v_scale[at] : (double)p->q_scale[at] * (double)p->k_scale[at];
+}
+
 static double load_any(const void *from, long long at, int dtype) {
     if (dtype == ATTNI_DTYPE_F32) return (double)((const float *)from)[at];
     return load_16(from, at, dtype == ATTNI_DTYPE_BF16);
@@ -39,8 +67,8 @@ typedef struct row_state {
 } row_state;
 
 /* One query row over all its keys. */
-static void fold(const attni_forward_params *p, int bf16, int b, int h, long long i, long long rows,
-                 long long q_row0, long long keys, long long k_row0, row_state *state) {
+static void fold(const attni_forward_params *p, const input_format *format, int b, int h, long long i,
+                 long long rows, long long q_row0, long long keys, long long k_row0, row_state *state) {
     const long long query_start = p->query_default ? p->key_start + keys - rows : p->query_start;
     const long long position = query_start + i,
                     q_at = b * p->q_stride.batch + h * p->q_stride.heads + (q_row0 + i) * p->q_stride.seqlen;
@@ -58,8 +86,8 @@ static void fold(const attni_forward_params *p, int bf16, int b, int h, long lon
             b * p->v_stride.batch + kv * p->v_stride.heads + (k_row0 + j) * p->v_stride.seqlen;
         double s = 0;
         for (int d = 0; d < p->dim_qk; d++)
-            s += load_16(p->q, q_at + d, bf16) * load_16(p->k, k_at + d, bf16);
-        s *= (double)p->scale;
+            s += load_input(p->q, q_at + d, format) * load_input(p->k, k_at + d, format);
+        s *= (double)p->scale * scale_of(format, b, kv, 0);
         if (p->softcap > 0) s = (double)p->softcap * tanh(s / (double)p->softcap);
         if (p->alibi) s -= (double)p->alibi[b * p->alibi_stride_batch + h] * fabs((double)(position - key));
         if (p->bias)
@@ -81,9 +109,9 @@ static void fold(const attni_forward_params *p, int bf16, int b, int h, long lon
         }
         state->m = top;
         state->l = state->l * old + now;
+        const double times = keep * (double)p->dropout_scale * scale_of(format, b, kv, 1);
         for (int d = 0; d < p->dim_v; d++)
-            state->o[d] =
-                state->o[d] * old + now * keep * (double)p->dropout_scale * load_16(p->v, v_at + d, bf16);
+            state->o[d] = state->o[d] * old + now * times * load_input(p->v, v_at + d, format);
     }
 }
 
@@ -114,7 +142,7 @@ static int is_launch_right(const attni_forward_params *p, int general) {
                        !p->unaligned);
 }
 
-static void run_forward(const attni_forward_params *p, int bf16) {
+static void run_forward(const attni_forward_params *p, const input_format *format, int bf16) {
     double *o = malloc((size_t)p->dim_v * sizeof *o);
     for (int b = 0; b < p->batch; b++) {
         long long q_row0, k_row0;
@@ -123,7 +151,7 @@ static void run_forward(const attni_forward_params *p, int bf16) {
         for (int h = 0; h < p->heads_q; h++)
             for (long long i = 0; i < rows; i++) {
                 row_state state = {.o = o};
-                fold(p, bf16, b, h, i, rows, q_row0, keys, k_row0, &state);
+                fold(p, format, b, h, i, rows, q_row0, keys, k_row0, &state);
                 if (p->accum_mode == ATTNI_ACCUM_NONE) {
                     const double sink = p->sinks ? (double)p->sinks[h] : -INFINITY;
                     float *lse = p->lse
@@ -287,7 +315,41 @@ static attni_forward_params unpacked(const attni_forward_params *p) {
 /* bf16 or f16 stands in a kernel's name. */
 static int run_any_forward(const char *name, const attni_forward_params *p, int general) {
     if (!is_launch_right(p, general)) return 0;
-    run_forward(p, strstr(name, "_bf16_") != NULL);
+    const int bf16 = strstr(name, "_bf16_") != NULL;
+    const input_format format = {bf16 ? INPUT_BF16 : INPUT_F16, NULL};
+    run_forward(p, &format, bf16);
+    return 1;
+}
+
+/* The same of elements of any size, without packed heads. */
+static int is_f8_map_right(const attni_tensor_map *map, const void *base, unsigned size, int dim, int rows,
+                           int heads, int batch, const attni_tensor_strides *strides) {
+    const unsigned long long told[] = {(uintptr_t)base,
+                                       (unsigned long long)dim,
+                                       (unsigned long long)rows,
+                                       (unsigned long long)heads,
+                                       (unsigned long long)batch,
+                                       (unsigned long long)strides->seqlen * size,
+                                       (unsigned long long)strides->heads * size,
+                                       (unsigned long long)strides->batch * size};
+    return memcmp(map->word, told, sizeof told) == 0;
+}
+
+/* q, k and v of 8 bits. Without keys the copy engine is shown rows of o, and nothing of them is used. */
+static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) {
+    const attni_forward_params *f = &p->forward;
+    const input_format format = {strstr(name, "_e5m2_") ? INPUT_E5M2 : INPUT_E4M3, p};
+    const int keys = f->seqlen_k > 0;
+    if (p->tiles <= 0 || (p->ticket && *p->ticket != 0) ||
+        !is_f8_map_right(&p->o, f->o, 2, f->dim_v, f->seqlen_q, f->heads_q, f->batch, &f->o_stride) ||
+        (keys &&
+         !is_f8_map_right(&p->q, f->q, 1, f->dim_qk, f->seqlen_q, f->heads_q, f->batch, &f->q_stride)) ||
+        (keys &&
+         !is_f8_map_right(&p->k, f->k, 1, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride)) ||
+        (keys &&
+         !is_f8_map_right(&p->v, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride)))
+        return 0;
+    run_forward(f, &format, strstr(name, "_bf16_") != NULL);
     return 1;
 }
 
@@ -296,6 +358,7 @@ int fake_run_kernel(const char *name, const void *params) {
     const size_t length = strlen(name);
     if (strncmp(name, "forward_sm80_", 13) == 0)
         return run_any_forward(name, p, strstr(name, "_general") != NULL);
+    if (strncmp(name, "forward_sm90_f8_", 16) == 0) return run_f8_forward(name, params);
     if (strncmp(name, "forward_sm90_", 13) == 0) {
         const attni_forward_sm90_params *hopper = params;
         const attni_forward_params f = unpacked(&hopper->forward);

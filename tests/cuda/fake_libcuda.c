@@ -261,8 +261,9 @@ EXPORT int cuTensorMapEncodeTiled(void *map, int type, unsigned rank, uint64_t b
                                   const uint64_t *strides, const unsigned *box, const unsigned *steps,
                                   int interleave, int swizzle, int promotion, int fill) {
     ENTER(1, 0);
-    if (rank != 4 || (type != 6 && type != 9) || interleave != 0 || swizzle != 3 || promotion > 3 ||
-        fill != 0 || base % 16 != 0 || (uintptr_t)map % 64 != 0)
+    if (rank != 4 || (type != 0 && type != 6 && type != 9) || box[0] * (type == 0 ? 1u : 2u) > 128 ||
+        interleave != 0 || swizzle != 3 || promotion > 3 || fill != 0 || base % 16 != 0 ||
+        (uintptr_t)map % 64 != 0)
         return INVALID_VALUE;
     for (int i = 0; i < 4; i++) {
         if (sizes[i] == 0 || sizes[i] >> 32 != 0 || box[i] == 0 || box[i] > 256 || steps[i] != 1)

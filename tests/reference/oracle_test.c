@@ -221,7 +221,7 @@ static void test_tolerance(void) {
     const double naive[] = {1.25, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)INFINITY};
     const double floors[] = {0.5, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)NAN};
     double out[] = {1.75, (double)NAN, 5.0, (double)INFINITY};
-    attni_tolerance_arrays arrays = {4, 1, out, ref, naive, floors, ATTN_F32, NULL, 0};
+    attni_tolerance_arrays arrays = {4, 1, out, ref, naive, floors, ATTN_F32, NULL, 0, 0};
     const struct {
         double first, second, last;
         int holds;
@@ -249,10 +249,12 @@ static attni_tolerance_arrays arrays_of(const attni_problems_case *c, int is_lse
                                      t->o_floor,
                                      c->problem.dtype_o,
                                      NULL,
+                                     0,
                                      0};
     if (!is_lse) return arrays;
     attni_tolerance_arrays lse = {
-        arrays.rows, 1, out, t->lse, t->lse_naive, t->lse_floor, ATTN_F32, c->on_gpu ? t->lse_cut : NULL, 0};
+        arrays.rows, 1, out, t->lse, t->lse_naive, t->lse_floor, ATTN_F32, c->on_gpu ? t->lse_cut : NULL,
+        0,           0};
     return lse;
 }
 

@@ -98,7 +98,7 @@ DEVICE void issue_product(float (&o)[DV / 2], const u32 (&p)[BC / 4], const matr
     const u32 v = w->v + block % STAGES * (V_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < BC / 16; i++) {
-        wgmma_registers(o, p + 4 * i, wgmma_descriptor(v + i * (16 * 128 >> 4)));
+        wgmma_registers(o, p + 4 * i, wgmma_descriptor(v + i * (16 * 128 >> 4)), 1);
     }
     wgmma_commit();
 }

@@ -12,7 +12,9 @@
 
 #define BR (64 * WGS)
 #define WIDTH_S BC
+#ifndef WIDTH_O
 #define WIDTH_O DV
+#endif
 #define WARP_ROWS 16
 #ifndef LENGTHS
 #define LENGTHS 0
@@ -27,8 +29,12 @@
 #include "placement.cuh"
 #include "wgmma.cuh"
 
+#ifndef F8
+#define F8 0 /* 1: forward_sm90_f8, whose q, k and v have 8 bits */
+#endif
 #define THREADS (128 * WGS + 128)
-#define CHUNKS(dim) (((dim) + 63) / 64)
+#define CHUNK_COLUMNS (F8 ? 128 : 64) /* of 128 bytes */
+#define CHUNKS(dim) (((dim) + CHUNK_COLUMNS - 1) / CHUNK_COLUMNS)
 #define GROUPS (BC / 8)    /* column groups of 8 of a score tile */
 #define RECORDS ATTNI_SM90_RECORDS
 #define LIMITED (MASK > 0) /* keys after a row's own are hidden */
@@ -66,7 +72,12 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
  */
 #define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI && !BIAS)
 #define SHIFTING (BF16 && !EXACT && !SOFTCAP && !ALIBI) /* the others' registers are taken */
-#if EXACT
+#if F8
+#define HEADROOM (-3.0f)
+#define GUARD 448.0f
+#define MOST_SHIFTED GUARD
+#define ROOM 8.0f
+#elif EXACT
 #define HEADROOM 0.0f
 #define GUARD ATTNI_INF
 #define MOST_SHIFTED GUARD
@@ -85,7 +96,10 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 #define LOWEST (-3.402823466e38f) /* the reference of a row that has seen nothing */
 
 /* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
-#if WGS == 2
+#if F8
+#define PRODUCER_REGISTERS 40 /* its warps turn V */
+#define MATRIX_REGISTERS 232
+#elif WGS == 2
 #define PRODUCER_REGISTERS 24
 #define MATRIX_REGISTERS 240
 #elif WGS == 3
@@ -102,7 +116,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 struct tile_record {
     tile_facts facts;
     i64 lse;         /* of the tile's first row, in elements */
-    int reserved[2];
+    float score_scale, value_scale; /* F8: what raw scores and P V are multiplied by */
     int4 view
         [WGS]; /* of each warpgroup: its first block (-1: no more tiles), the tile's last one, and the blocks
                         [z, w) that all its rows see whole */
@@ -110,6 +124,9 @@ struct tile_record {
 };
 static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h knows the size of a record");
 
+#if F8
+#include "hopper_f8_memory.cuh"
+#else
 struct shared_memory {
     u16 q[Q_SLOTS][WGS][CHUNKS(D)][64 * 64]; /* a tile's rows; where there are two slots, later its O */
     u16 k[STAGES][CHUNKS(D)][BC * 64];
@@ -132,6 +149,7 @@ struct shared_memory {
     u64 bias_empty[WGS][BIAS]; /* each of its warps, once read        the one that brings the bias */
 #endif
 };
+#endif
 
 /* Named barriers. 0 is __syncthreads'. */
 enum named_barrier {

@@ -35,7 +35,8 @@ DEVICE void load_block(const attni_tensor_map *map, u32 to, u32 barrier, int chu
     mbarrier_arrive_expect(barrier, (u32)chunks * CHUNK_BYTES);
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
-        tma_load(to + (u32)i * CHUNK_BYTES, map, barrier, i * 64, row, head, batch, ATTNI_EVICT_LAST);
+        tma_load(to + (u32)i * CHUNK_BYTES, map, barrier, i * CHUNK_COLUMNS, row, head, batch,
+                 ATTNI_EVICT_LAST);
     }
 }
 
@@ -70,11 +71,12 @@ DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t
         for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
             if (PACKED) {
                 tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier,
-                         chunk * 64, t->head * pack, t->row0 + i * part, plane_of(t->batch),
+                         chunk * CHUNK_COLUMNS, t->head * pack, t->row0 + i * part, plane_of(t->batch),
                          ATTNI_EVICT_FIRST);
             } else {
                 tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier,
-                         chunk * 64, t->row0 + i * 64, t->head, plane_of(t->batch), ATTNI_EVICT_FIRST);
+                         chunk * CHUNK_COLUMNS, t->row0 + i * 64, t->head, plane_of(t->batch),
+                         ATTNI_EVICT_FIRST);
             }
         }
     }
@@ -185,6 +187,15 @@ DEVICE void view_record(tile_record *r, int warpgroup, int part) {
     r->view[warpgroup] = view;
 }
 
+/* The numbers that a tile's f8 elements stand for are these times as large; without scales, 1. */
+DEVICE void scale_record(const attni_forward_sm90_params *p, tile_record *r) {
+    const i64 at = r->facts.batch * p->scale_stride_batch +
+                   divide(r->facts.head, &p->forward.by_gqa) * p->scale_stride_head;
+    const float both = p->q_scale ? p->q_scale[at] * p->k_scale[at] : 1.0f;
+    r->score_scale = p->forward.scale * both;
+    r->value_scale = p->v_scale ? p->v_scale[at] : 1.0f;
+}
+
 /* Writes the record of each tile that has rows, and one that says that there are no more. */
 DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
     int round = 0, tile = next_tile(p, round++);
@@ -202,6 +213,9 @@ DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, 
             const tile_facts *t = &r->facts;
             r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head +
                      t->q_row0 + t->row0;
+            if (F8) {
+                scale_record(p, r);
+            }
         }
 #pragma unroll 1
         for (int i = 0; i < WGS; i++) {

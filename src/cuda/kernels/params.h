@@ -128,6 +128,9 @@ typedef struct attni_forward_sm90_params {
      * s (cap[0] + cap[1] s^2 + cap[2] s^4 + cap[3] s^6) after it. */
     float cap_square, cap[4];
     float bias_factor; /* BIAS: what makes a bias one of raw scores, 1 / |scale|, or 1 for a scale of 0 */
+    int zero; /* f8: 0, which the assembler must not know */
+    const float *q_scale, *k_scale, *v_scale; /* f8: of each (batch, kv head); null: 1 */
+    long long scale_stride_batch, scale_stride_head;
 } attni_forward_sm90_params;
 
 #define ATTNI_SEQUENCES_THREADS 128
@@ -225,6 +228,7 @@ typedef struct attni_forward_tiles {
     int turns; /* forward_sm90: warpgroups take turns at issuing products */
     int bias_slots; /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
     int early; /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
+    int interval; /* forward_sm90_f8: blocks whose P V are added up before they join float32 sums */
 } attni_forward_tiles;
 
 ATTNI_GEOMETRY int attni_round_up(int x, int to) { return (x + to - 1) / to * to; }
@@ -327,6 +331,38 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     t->blocks = 1;
     t->value_slices = 1;
     t->shared_bytes = attni_forward_sm90_shared(t);
+}
+
+/*
+ * The constants of forward_sm90_f8: those of forward_sm90 but SOFTCAP, ALIBI and DIRECT (and BF16 is of O), with
+ *   E5M2      1: q, k and v are e5m2, 0: e4m3
+ *   INTERVAL  blocks of keys whose products P V the tensor core adds up in its short accumulator
+ *
+ * EARLY counts groups whose p are packed before the wait. Shared memory: Q slots of 128 bytes a row, STAGES slots of K,
+ * of V and of V turned, O on its way out, records and barriers.
+ */
+ATTNI_GEOMETRY int attni_forward_sm90_f8_shared(const attni_forward_tiles *t) {
+    return t->q_slots * t->br * 128 + t->stages * t->bc * (128 + 128 + t->dv) + t->br * t->dv * 2 +
+           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
+           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 6 * t->stages) * 8;
+}
+
+/* Tiles for true dims up to 128, measured: docs/schedules/forward_sm90_f8.md. */
+ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, attni_forward_tiles *t) {
+    t->d = dim_qk <= 64 ? 64 : 128;
+    t->dv = dim_v <= 64 ? 64 : 128;
+    t->br = 128;
+    t->bc = 128;
+    t->warps = 8;
+    t->stages = 2;
+    t->q_slots = 3;
+    t->turns = 0;
+    t->early = 2;
+    t->interval = 4;
+    t->direct = 0;
+    t->blocks = 1;
+    t->value_slices = 1;
+    t->shared_bytes = attni_forward_sm90_f8_shared(t);
 }
 
 /*

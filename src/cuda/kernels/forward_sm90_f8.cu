@@ -1,0 +1,331 @@
+/*
+ * The forward of compute capability 9.0 over 8-bit q, k and v (e4m3 or e5m2, with scales): O = softmax(scale
+ * Q K^T + mask) V in bf16 or f16. The roles, the stream of key blocks and the softmax's guard are
+ * forward_sm90.cu's. Beside them:
+ *
+ *   turners   2 warps    V of a block into a slot with keys along memory: the only way wgmma takes it in 8 bits
+ *
+ *   the producer     K0 Q | K1 | V0 | K2 | V1 | ...
+ *   the turners             | V0 turned | V1 turned | ...
+ *   a warpgroup      Q K i+1 | P V i   | softmax i+1, packed beside P i ... | Q K i+2 | P V i+1 | ...
+ *
+ * The tensor core adds 8-bit products in a short accumulator (docs/numerics.md). Every INTERVAL blocks what
+ * it has summed is added to float32 registers, and it begins anew; those may have an older reference, which
+ * that addition makes good.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#define F8 1
+#if E5M2
+#define F8_TYPE "e5m2"
+#else
+#define F8_TYPE "e4m3"
+#endif
+#define DIRECT 1 /* a Q slot is free after the tile's scores, as O goes through memory of its own */
+#include "hopper_f8_finish.cuh"
+#include "hopper_f8_values.cuh"
+#include "hopper_memory.cuh"
+#include "hopper_producer.cuh"
+#include "ptx_sm90.cuh"
+#include "wgmma.cuh"
+
+static_assert(WGS == 2 && BC == 128 && D <= 128 && DV <= 128,
+              "a row of Q, K and V, and of V turned, is 128 bytes");
+
+/* ---------------------------------------------------------------- the matrix warpgroups */
+
+/* A scale of 0 or below works on the bits of Q (this warpgroup's part), so that everything after may take it as
+ * positive. NaN (e5m2: inf too) gives NaN with a scale of 0. */
+DEVICE void f8_turn_queries(u32 *part, float scale) {
+    for (u32 i = threadIdx.x & 127; i < Q_PART_BYTES / 4; i += 128) {
+        const u32 x = part[i], odd_from = E5M2 ? 0x7c7c7c7cu : 0x7f7f7f7fu;
+        part[i] = scale < 0.0f ? x ^ 0x80808080u : __vcmpgeu4(x & 0x7f7f7f7fu, odd_from) & 0x7f7f7f7fu;
+    }
+}
+
+/* Where a thread works; all of it constant. */
+struct matrix_place {
+    u32 shared;
+    int warpgroup;
+    u32 q, k, v; /* descriptors' low words, of stage 0 */
+};
+
+DEVICE bool is_chosen_lane(void) { return (threadIdx.x & 31) == 0; }
+
+DEVICE int whole_begin_of(const f8_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
+
+/* The turn to issue products goes round the warpgroups, so that one multiplies while another is at softmax. */
+DEVICE void take_turn(int warpgroup) {
+    if (TURNS) {
+        named_barrier_sync(TURN + warpgroup, 256);
+    }
+}
+
+DEVICE void pass_turn(int warpgroup) {
+    if (TURNS) {
+        named_barrier_arrive(TURN + (warpgroup + 1 == WGS ? 0 : warpgroup + 1), 256);
+    }
+}
+
+/* With turns only warpgroup 0 need look whether a block is there: the others come after it. */
+DEVICE void wait_full(u32 barrier, int block, int warpgroup) {
+    if (!TURNS || PASSING || warpgroup == 0) {
+        mbarrier_wait(barrier, block / STAGES & 1);
+    }
+}
+
+/* S = Q K^T of a block. */
+DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, int block) {
+    const u32 q = w->q + tile % Q_SLOTS * (WGS * Q_PART_BYTES >> 4),
+              k = w->k + block % STAGES * (K_BYTES >> 4);
+#pragma unroll
+    for (int i = 0; i < D / 32; i++) {
+        wgmma_shared(s, wgmma_descriptor(q + i * 2), wgmma_descriptor(k + i * 2), i > 0);
+    }
+    wgmma_commit();
+}
+
+/* T = or += P V of a block. */
+DEVICE void issue_product(float (&t)[DV / 2], const u32 (&p)[BC / 8], const matrix_place *w, int block,
+                          int add) {
+    const u32 v = w->v + block % STAGES * (TURNED_BYTES >> 4);
+#pragma unroll
+    for (int i = 0; i < BC / 32; i++) {
+        wgmma_registers(t, p + 4 * i, wgmma_descriptor(v + i * 2), i > 0 ? 1 : add);
+    }
+    wgmma_commit();
+}
+
+/* O and LSE of the tile before this one. */
+DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memory, const f8_state *at,
+                        const float (&o)[DV / 2], float (&t)[DV / 2], const float sum[2],
+                        const float reference[2], int tile) {
+    const tile_record *record = &memory->tile[tile % RECORDS];
+    const int warpgroup = this_warpgroup();
+    const float excess[2] = {0.0f, 0.0f};
+    float inverse[2];
+    finish_rows(&p->forward, record, warpgroup, sum, excess, reference, inverse);
+    inverse[0] *= record->value_scale;
+    inverse[1] *= record->value_scale;
+    join_sums(t, o, t, at, reference);
+    if (record->facts.keys == 0) { /* t is made of what there is no V */
+#pragma unroll
+        for (int i = 0; i < DV / 2; i++) {
+            t[i] = 0.0f;
+        }
+    }
+    wait_for_store(warpgroup);
+    f8_store(p, &record->facts, memory->o[warpgroup], warpgroup, t, inverse);
+}
+
+/* Takes the next tile: its Q and facts. False at the end of all. */
+DEVICE bool open_tile(shared_memory *memory, const matrix_place *w, f8_state *at) {
+    const u32 shared = w->shared;
+    const int slot = at->tiles % Q_SLOTS;
+    mbarrier_wait(AT(q_full) + 8 * slot, at->tiles / Q_SLOTS & 1);
+    const tile_record *record = &memory->tile[at->tiles % RECORDS];
+    const int4 view = record->view[this_warpgroup()];
+    at->block = uniform(view.x);
+    if (at->block < 0) {
+        return false;
+    }
+    at->begin = uniform(view.y);
+    if (MASK == 2) {
+        at->whole_begin = uniform(view.z);
+    }
+    at->whole_end = uniform(view.w);
+    const float scale = record->score_scale;
+    at->scale = scale == 0.0f ? 1.0f : fabsf(scale) * ATTNI_LOG2E;
+    if (scale <= 0.0f) {
+        f8_turn_queries((u32 *)memory->q[slot][this_warpgroup()], scale);
+        fence_async_proxy();
+        named_barrier_sync(OWN + this_warpgroup(), 128);
+    }
+    return true;
+}
+
+/*
+ * One step of the pipeline: scores of this block, and under their softmax the product of the block before.
+ *   first     a new tile begins here, and the last one ends with the product
+ *   masked    a row may not see a key of the block
+ *   previous  there is a block before: not in the very first step
+ */
+DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
+                 f8_state *at, float (&s)[BC / 2], u32 (&pr)[BC / 8], float (&o)[DV / 2], float (&t)[DV / 2],
+                 const bool first, const bool masked, const bool previous) {
+    const u32 shared = w->shared;
+    const int values = at->blocks - 1;
+    const u32 k_stage = 8 * (at->blocks % STAGES), v_stage = 8 * (values % STAGES);
+    wait_full(AT(k_full) + k_stage, at->blocks, previous ? w->warpgroup : 0);
+    if (previous) {
+        take_turn(w->warpgroup);
+    }
+    wgmma_hold(t);
+    wgmma_fence();
+    issue_scores(s, w, at->tiles, at->blocks);
+    if (previous) {
+        wait_full(AT(turned_full) + v_stage, values, w->warpgroup);
+        wgmma_fence();
+        issue_product(t, pr, w, values, at->interval);
+        pass_turn(w->warpgroup);
+        wgmma_wait_but_one(s);
+    } else {
+        wgmma_wait_for_all(s);
+    }
+    mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS), is_chosen_lane() && at->block == at->begin);
+    if (masked && (at->block >= at->whole_end || at->block < whole_begin_of(at))) {
+        mask_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
+    }
+
+    const float old_reference[2] = {at->reference[0], at->reference[1]},
+                old_sum[2] = {at->sum[0], at->sum[1]};
+    if (first) { /* f8_mend() finds a better one if it must */
+        at->reference[0] = f8_reference_of(row_maximum(s, 0) * at->scale);
+        at->reference[1] = f8_reference_of(row_maximum(s, 1) * at->scale);
+        at->sum[0] = at->sum[1] = 0.0f;
+    }
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    u32 early[EARLY]; /* the product still reads pr */
+    f8_probabilities(s, early, at, sum, 0, EARLY);
+    mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), sum[3]);
+    if (previous) {
+        wgmma_wait_for_all(t);
+        wgmma_hold(s);
+        mbarrier_arrive_if(AT(turned_empty) + v_stage, is_chosen_lane());
+    }
+#pragma unroll
+    for (int i = 0; i < EARLY; i++) { /* a 0 that the assembler does not know, or it would write pr at once */
+        pr[i] = early[i] ^ (u32)p->zero;
+    }
+    f8_probabilities(s, pr, at, sum, EARLY, GROUPS);
+    if (__any_sync(0xffffffffu, fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD)) {
+        f8_mend(s, pr, t, at, sum, first);
+    }
+    at->sum[0] += sum[0] + sum[1];
+    at->sum[1] += sum[2] + sum[3];
+    if (first) {
+        if (previous) {
+            finish_tile(p, memory, at, o, t, old_sum, old_reference, at->tiles - 1);
+        }
+        at->interval = 0;
+#pragma unroll
+        for (int i = 0; i < DV / 2; i++) {
+            o[i] = 0.0f;
+        }
+    } else if (++at->interval == INTERVAL) {
+        join_sums(o, o, t, at, at->reference);
+        at->interval = 0;
+    }
+    if (at->interval == 0) {
+        at->kept_reference[0] = at->reference[0];
+        at->kept_reference[1] = at->reference[1];
+    }
+    at->blocks++;
+}
+
+DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, int warpgroup) {
+    float s[BC / 2], t[DV / 2], o[DV / 2];
+    u32 pr[BC / 8];
+    f8_state at;
+    matrix_place w;
+    at.reference[0] = at.reference[1] = at.kept_reference[0] = at.kept_reference[1] = 0.0f;
+    at.sum[0] = at.sum[1] = 0.0f;
+    at.interval = at.blocks = at.tiles = 0;
+    w.shared = shared;
+    w.warpgroup = warpgroup;
+    w.q = wgmma_operand(AT(q) + warpgroup * Q_PART_BYTES, 16);
+    w.k = wgmma_operand(AT(k), 16);
+    w.v = wgmma_operand(AT(turned), 16);
+#pragma unroll
+    for (int i = 0; i < DV / 2; i++) {
+        t[i] = o[i] = 0.0f;
+    }
+    if (TURNS && warpgroup == WGS - 1) {
+        named_barrier_arrive(TURN, 256);
+    }
+    if (!open_tile(memory, &w, &at)) {
+        return;
+    }
+    step(p, memory, &w, &at, s, pr, o, t, true, true, false);
+#pragma unroll 1
+    for (;;) {
+#pragma unroll 1
+        while (LIMITED && at.block > at.begin && at.block > at.whole_end) {
+            at.block--;
+            step(p, memory, &w, &at, s, pr, o, t, false, true, true);
+        }
+#pragma unroll 1
+        while (at.block > whole_begin_of(&at)) {
+            at.block--;
+            step(p, memory, &w, &at, s, pr, o, t, false, false, true);
+        }
+#pragma unroll 1
+        while (MASK == 2 && at.block > at.begin) {
+            at.block--;
+            step(p, memory, &w, &at, s, pr, o, t, false, true, true);
+        }
+        at.tiles++;
+        if (!open_tile(memory, &w, &at)) {
+            break;
+        }
+        step(p, memory, &w, &at, s, pr, o, t, true, true, true);
+    }
+    const int values = at.blocks - 1;
+    mbarrier_wait(AT(turned_full) + 8 * (values % STAGES), values / STAGES & 1);
+    wgmma_hold(t);
+    wgmma_fence();
+    issue_product(t, pr, &w, values, at.interval);
+    wgmma_wait_for_all(t);
+    finish_tile(p, memory, &at, o, t, at.sum, at.reference, at.tiles - 1);
+    if ((threadIdx.x & 127) == 0) {
+        tma_wait_read(0); /* shared memory must outlive the store */
+    }
+}
+
+/* ---------------------------------------------------------------- the kernel */
+
+DEVICE void make_barriers(u32 shared) {
+    for (int i = 0; i < RECORDS; i++) {
+        mbarrier_init(AT(tile_full) + 8 * i, 1);
+        mbarrier_init(AT(tile_empty) + 8 * i, 1);
+    }
+    for (int i = 0; i < Q_SLOTS; i++) {
+        mbarrier_init(AT(q_full) + 8 * i, 1);
+        mbarrier_init(AT(q_empty) + 8 * i, 4 * WGS);
+    }
+    for (int i = 0; i < STAGES; i++) {
+        mbarrier_init(AT(k_full) + 8 * i, 1);
+        mbarrier_init(AT(k_empty) + 8 * i, 4 * WGS);
+        mbarrier_init(AT(v_full) + 8 * i, 1);
+        mbarrier_init(AT(v_empty) + 8 * i, TURNERS);
+        mbarrier_init(AT(turned_full) + 8 * i, TURNERS);
+        mbarrier_init(AT(turned_empty) + 8 * i, 4 * WGS);
+    }
+    mbarrier_init_fence();
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    ENTRY(const __grid_constant__ attni_forward_sm90_params p) {
+    extern __shared__ __align__(1024) char smem[];
+    shared_memory *memory = (shared_memory *)smem;
+    const u32 shared = shared_address(smem);
+    const int warpgroup = uniform((int)threadIdx.x / 128);
+    if (threadIdx.x == 0) {
+        make_barriers(shared);
+    }
+    __syncthreads();
+    if (warpgroup == WGS) {
+        registers_give(PRODUCER_REGISTERS);
+        const int warp = uniform((int)threadIdx.x / 32) - 4 * WGS;
+        if (threadIdx.x == 128 * WGS) {
+            produce(&p, memory, shared);
+        } else if (threadIdx.x == 128 * WGS + 32) {
+            schedule(&p, memory, shared);
+        } else if (warp >= 2) {
+            turn_values(memory, shared, warp - 2);
+        }
+    } else {
+        registers_take(MATRIX_REGISTERS);
+        multiply(&p, memory, shared, warpgroup);
+    }
+}

@@ -1,0 +1,35 @@
+/*
+ * forward_sm90_f8: the shared memory of a block. Q and K lie in rows of 128 dims; V as it comes, and once more
+ * with a row for each dim, since wgmma takes 8-bit operands only where the summed axis runs along memory.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#ifndef ATTNI_HOPPER_F8_MEMORY_CUH
+#define ATTNI_HOPPER_F8_MEMORY_CUH
+
+typedef unsigned char u8;
+
+#define TURNERS 2 /* warps that turn V */
+#define TURNED_BYTES (DV * BC)
+
+struct shared_memory {
+    u8 q[Q_SLOTS][WGS][64 * 128];     /* a tile's rows */
+    u8 k[STAGES][BC * 128];
+    u8 v[STAGES][BC * 128];           /* as the copy engine brings it */
+    u8 turned[STAGES][TURNED_BYTES];  /* of each dim BC keys: hopper_f8_values.cuh says in which order */
+    u16 o[WGS][(DV + 63) / 64][64 * 64]; /* on its way out */
+    tile_record tile[RECORDS];
+    /* mbarriers               arrived at by                          waited for by */
+    u64 tile_full[RECORDS];   /* the scheduler                         the producer, the turners */
+    u64 tile_empty[RECORDS];  /* the producer, tiles later             the scheduler */
+    u64 q_full[Q_SLOTS];      /* the copy engine                       the warpgroups */
+    u64 q_empty[Q_SLOTS];     /* each warp, after the tile's scores    the producer */
+    u64 k_full[STAGES];       /* the copy engine                       the warpgroups */
+    u64 k_empty[STAGES];      /* each warp, after its scores           the producer */
+    u64 v_full[STAGES];       /* the copy engine                       the turners */
+    u64 v_empty[STAGES];      /* each turner                           the producer */
+    u64 turned_full[STAGES];  /* each turner                           the warpgroups */
+    u64 turned_empty[STAGES]; /* each warp, after its product          the turners */
+};
+
+#endif
