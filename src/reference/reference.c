@@ -287,8 +287,8 @@ static double cut_row(const attni_reference_head *head, int64_t i, const double 
         }
         weighted += p[j] * reach;
     }
-    int f8 = attni_reference_size(head->dtype_kv) == 1;
-    return weighted * fabs(head->scale) * (f8 ? 0x1p-8 : (double)head->dim_qk * 0x1p-26);
+    double cut = attni_reference_size(head->dtype_kv) == 1 ? 0x1p-14 : 0x1p-26;
+    return weighted * fabs(head->scale) * (double)head->dim_qk * cut;
 }
 
 /* ---------------------------------------------------------------- all heads */

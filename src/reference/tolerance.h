@@ -32,8 +32,8 @@
  * They align 16 products and the running sum to the largest and cut off what lies below, so that all scores err
  * to the same side (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor cores, 2021). On an
  * H200 the cut is at 2^-26 of the largest: a model of that gives its errors to 1 part in 100. With r_j the
- * largest running sum of score j:   cut = sum P_j r_j D 2^-26, and in 8 bits, where 32 terms of each step lose up
- * to 2^-13 of the largest, sum P_j r_j 2^-8.
+ * largest running sum of score j:   cut = sum P_j r_j D 2^-26, and in 8 bits D 2^-14:
+ * numerics.md derives it.
  *
  * A gradient may be three times as far off, with the same formulas and a floor of its own: reference_backward.c
  * carries the errors of P, dP and D through the chain, and those of P and dS rounded to 16 bits.
