@@ -168,8 +168,10 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made) {
 attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
     const attn_problem *p = &plan->problem;
     const attni_cuda *cuda = plan->context->backend_data;
-    const char *refusal =
-        plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80" : refusal_of(cuda, p);
+    const char *refusal = plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80"
+                          : plan->options.exact_reference
+                              ? "forward_sm90_f8 has no exact_reference, which options asks for"
+                              : refusal_of(cuda, p);
     if (refusal)
         return attni_fail(ATTN_UNSUPPORTED, "problem.dtype_q is %s: %s", attni_dtype_name(p->dtype_q),
                           refusal);

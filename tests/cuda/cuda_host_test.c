@@ -422,6 +422,10 @@ static void eight_bits(void) {
     attn_problem p = small_problem();
     p.dtype_q = p.dtype_kv = ATTN_F8_E4M3;
     attn_plan *plan;
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    options.exact_reference = 1;
+    CHECK(attn_plan_create(context, &p, &options, &plan) == ATTN_UNSUPPORTED && says("exact_reference"), "%s",
+          attn_last_error());
     p.softcap = 1;
     CHECK(attn_plan_create(context, &p, NULL, &plan) == ATTN_UNSUPPORTED &&
               strstr(attn_last_error(), "softcap"),
