@@ -39,7 +39,7 @@ static bool is_bias_copied(const attn_problem *p) {
 }
 
 /* As in attni_hopper_shape. */
-static int mask_of(const attn_problem *p) {
+int attni_hopper_mask(const attn_problem *p) {
     const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
     return p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
 }
@@ -50,7 +50,7 @@ static bool is_general(const attn_problem *p) {
     const int d = attni_forward_sm90_width((int)p->dim_qk);
     const int options = (p->softcap > 0.0f) + (p->has_alibi != 0) + (p->has_bias != 0);
     if (p->has_mask || p->dropout_p > 0.0f || options > 1) return true;
-    if (p->has_bias) return !is_bias_copied(p) || mask_of(p) == 2;
+    if (p->has_bias) return !is_bias_copied(p) || attni_hopper_mask(p) == 2;
     return options > 0 && d != 64 && d != 128; /* there they would spill */
 }
 
@@ -75,7 +75,7 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     s.alibi = !s.general && p->has_alibi;
     s.bias = !s.general && p->has_bias;
     s.lengths = s.general || p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL;
-    s.mask = s.general ? 2 : mask_of(p);
+    s.mask = s.general ? 2 : attni_hopper_mask(p);
     s.packed = is_packed(p, &s);
     return s;
 }

@@ -16,6 +16,9 @@ typedef struct attni_hopper_shape {
     bool general; /* any options, looked for at run time; with mask 2 and lengths */
 } attni_hopper_shape;
 
+/* MASK of params.h: 0, 1 or 2. */
+int attni_hopper_mask(const attn_problem *problem);
+
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *problem);
 
 bool attni_hopper_takes_dims(int64_t dim_qk, int64_t dim_v);

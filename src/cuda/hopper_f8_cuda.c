@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "cuda/hopper_cuda.h"
+
 /* ---------------------------------------------------------------- what it takes */
 
 static bool is_walkable(const attn_strides *s, int64_t unit) {
@@ -34,12 +36,6 @@ static const char *refusal_of(const attni_cuda *cuda, const attn_problem *p) {
     if (p->has_mask) return "forward_sm90_f8 has no boolean mask";
     if (p->dropout_p > 0.0f) return "forward_sm90_f8 has no dropout";
     return NULL;
-}
-
-/* As in params.h: 0: a row sees all keys; 1: none after a last one; 2: nor before a first one. */
-static int mask_of(const attn_problem *p) {
-    const bool limited = p->mask == ATTN_MASK_CAUSAL || p->window_right != ATTN_WINDOW_UNLIMITED;
-    return p->window_left != ATTN_WINDOW_UNLIMITED ? 2 : limited ? 1 : 0;
 }
 
 bool attni_f8_spec(const attni_f8_shape *shape, int shared_limit, attni_kernel_spec *spec,
@@ -175,7 +171,7 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
     if (refusal)
         return attni_fail(ATTN_UNSUPPORTED, "problem.dtype_q is %s: %s", attni_dtype_name(p->dtype_q),
                           refusal);
-    const attni_f8_shape shape = {p->dtype_q, p->dtype_o, p->dim_qk, p->dim_v, mask_of(p)};
+    const attni_f8_shape shape = {p->dtype_q, p->dtype_o, p->dim_qk, p->dim_v, attni_hopper_mask(p)};
     attni_kernel_spec spec;
     if (!attni_f8_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles))
         return attni_fail(ATTN_UNSUPPORTED,

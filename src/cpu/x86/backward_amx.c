@@ -45,6 +45,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/x86/backward_panels_amx.h"
+#include "cpu/x86/exp2_amx.h"
 #include "cpu/x86/tiles_amx.h"
 
 ATTNI_ASSERT_BACKWARD_ROW(backward_amx);
@@ -70,22 +71,6 @@ typedef struct amx_elements {
 /* 32 rows of a key in bf16, nearest even; NaN stays NaN. */
 SIMD_INLINE __m512i round_rows(vf first, vf second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 
-/*
- * 2^((s - lse) scale) where `seen`, else 0: x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
- * P(0) = 1, relative error 1.4e-7), times 2^floor(x). NaN stays NaN.
- */
-SIMD_INLINE vf seen_exp2(vmask seen, vf s, vf lse, vf scale) {
-    const vf x = vf_mul(vf_sub(s, lse), scale);
-    const vf f = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
-    vf p = vf_set1(0x1.e974fap-10f);
-    p = vf_fma(p, f, vf_set1(0x1.27785ap-7f));
-    p = vf_fma(p, f, vf_set1(0x1.c91ce8p-5f));
-    p = vf_fma(p, f, vf_set1(0x1.ebdb5ap-3f));
-    p = vf_fma(p, f, vf_set1(0x1.62e4bap-1f));
-    p = vf_fma(p, f, vf_set1(1.0f));
-    return _mm512_maskz_scalef_ps(seen, p, x);
-}
-
 /* The next `most` pairs of keys, or those that are left; raw: s and dp are S and dP, else P and dS already. */
 SIMD_INLINE void elements_step(const bool raw, amx_elements *e, int64_t most) {
     const vf hidden = vf_set1(-INFINITY);
@@ -101,7 +86,7 @@ SIMD_INLINE void elements_step(const bool raw, amx_elements *e, int64_t most) {
                 d[v] = vf_load(e->dp + v * SIMD_LANES);
                 if (!raw) continue;
                 const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
-                p[v] = seen_exp2(seen, p[v], e->lse[v], e->scale);
+                p[v] = amx_exp2(seen, p[v], e->lse[v], e->scale);
                 d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], e->delta[v]));
             }
             ds[i] = round_rows(d[0], d[1]);

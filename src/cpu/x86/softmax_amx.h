@@ -11,6 +11,7 @@
 #define ATTNI_SOFTMAX_AMX_H
 
 #include "cpu/forward_scores.h"
+#include "cpu/x86/exp2_amx.h"
 
 typedef struct softmax_state {
     const float *s; /* the next pair of keys */
@@ -22,23 +23,6 @@ typedef struct softmax_state {
     vf sum[FORWARD_NV];      /* of P */
     __m512i top[FORWARD_NV]; /* the largest P of either key, as bf16 bits: ordered like integers */
 } softmax_state;
-
-/*
- * 2^((s - reference) scale): x = floor(x) + f, 2^f by a polynomial of degree 5 on [0, 1) (minimax with
- * P(0) = 1, relative error 1.4e-7), times 2^floor(x). -inf gives 0, as does what would be denormal, since the
- * kernel flushes those; NaN stays NaN.
- */
-SIMD_INLINE vf softmax_exp2(vf s, vf reference, vf scale) {
-    const vf x = vf_mul(vf_sub(s, reference), scale);
-    const vf f = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
-    vf p = vf_set1(0x1.e974fap-10f);
-    p = vf_fma(p, f, vf_set1(0x1.27785ap-7f));
-    p = vf_fma(p, f, vf_set1(0x1.c91ce8p-5f));
-    p = vf_fma(p, f, vf_set1(0x1.ebdb5ap-3f));
-    p = vf_fma(p, f, vf_set1(0x1.62e4bap-1f));
-    p = vf_fma(p, f, vf_set1(1.0f));
-    return _mm512_scalef_ps(p, x);
-}
 
 /* (low, high) rounded to bf16 in each lane, ties up. Of a NaN nothing may be left: l has it. */
 SIMD_INLINE __m512i softmax_round(vf low, vf high) {
@@ -57,8 +41,8 @@ SIMD_INLINE void softmax_vector(softmax_state *e, const int v, int64_t most) {
     const float *s = e->s + v * SIMD_LANES;
     float *p = e->p + v * SIMD_LANES;
     for (int64_t i = 0; i < e->taken; i++, s += 2 * FORWARD_SUB_ROWS, p += FORWARD_SUB_ROWS) {
-        const vf low = softmax_exp2(vf_load(s), e->reference[v], e->scale);
-        const vf high = softmax_exp2(vf_load(s + FORWARD_SUB_ROWS), e->reference[v], e->scale);
+        const vf low = amx_exp2(0xffff, vf_load(s), e->reference[v], e->scale);
+        const vf high = amx_exp2(0xffff, vf_load(s + FORWARD_SUB_ROWS), e->reference[v], e->scale);
         const __m512i unit = softmax_round(low, high);
         _mm512_storeu_si512(p, unit);
         e->sum[v] = vf_add(e->sum[v], vf_add(low, high));

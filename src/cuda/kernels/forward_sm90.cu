@@ -28,6 +28,7 @@
 #include "hopper_options.cuh"
 #include "hopper_producer.cuh"
 #include "hopper_softmax.cuh"
+#include "hopper_turns.cuh"
 #include "ptx_sm90.cuh"
 #include "wgmma.cuh"
 
@@ -60,26 +61,6 @@ DEVICE int whole_begin_of(const matrix_state *at) { return MASK == 2 ? at->whole
 
 /* The block whose V is taken next: the one before, of which P is. */
 DEVICE int value_block(const matrix_state *at) { return PASSING ? at->values : at->blocks - 1; }
-
-/* The turn to issue products goes round the warpgroups, so that one multiplies while another is at softmax. */
-DEVICE void take_turn(int warpgroup) {
-    if (TURNS) {
-        named_barrier_sync(TURN + warpgroup, 256);
-    }
-}
-
-DEVICE void pass_turn(int warpgroup) {
-    if (TURNS) {
-        named_barrier_arrive(TURN + (warpgroup + 1 == WGS ? 0 : warpgroup + 1), 256);
-    }
-}
-
-/* With turns only warpgroup 0 need look whether a tile is there: the others come after it. */
-DEVICE void wait_full(u32 barrier, int block, int warpgroup) {
-    if (!TURNS || PASSING || warpgroup == 0) {
-        mbarrier_wait(barrier, block / STAGES & 1);
-    }
-}
 
 /* S = Q K^T of a block. */
 DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, int block) {

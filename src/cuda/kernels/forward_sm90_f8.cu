@@ -26,6 +26,7 @@
 #include "hopper_f8_values.cuh"
 #include "hopper_memory.cuh"
 #include "hopper_producer.cuh"
+#include "hopper_turns.cuh"
 #include "ptx_sm90.cuh"
 #include "wgmma.cuh"
 
@@ -53,26 +54,6 @@ struct matrix_place {
 DEVICE bool is_chosen_lane(void) { return (threadIdx.x & 31) == 0; }
 
 DEVICE int whole_begin_of(const f8_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
-
-/* The turn to issue products goes round the warpgroups, so that one multiplies while another is at softmax. */
-DEVICE void take_turn(int warpgroup) {
-    if (TURNS) {
-        named_barrier_sync(TURN + warpgroup, 256);
-    }
-}
-
-DEVICE void pass_turn(int warpgroup) {
-    if (TURNS) {
-        named_barrier_arrive(TURN + (warpgroup + 1 == WGS ? 0 : warpgroup + 1), 256);
-    }
-}
-
-/* With turns only warpgroup 0 need look whether a block is there: the others come after it. */
-DEVICE void wait_full(u32 barrier, int block, int warpgroup) {
-    if (!TURNS || PASSING || warpgroup == 0) {
-        mbarrier_wait(barrier, block / STAGES & 1);
-    }
-}
 
 /* S = Q K^T of a block. */
 DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, int block) {
