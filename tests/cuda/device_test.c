@@ -1,6 +1,7 @@
 /*
- * The CUDA back end on a device: device_test [PROBLEMS [SEED]]. Below 1000 problems (a sanitizer's run) the long
- * parts are left out. Without a device the exit status is 77 and the last line says why.
+ * The CUDA back end on a device: device_test [PROBLEMS [SEED [KERNEL]]]. Below 1000 problems (a sanitizer's run) the
+ * long parts are left out. With a KERNEL, its random problems alone. Without a device the exit status is 77 and the
+ * last line says why.
  */
 #include <math.h>
 #include <time.h>
@@ -67,7 +68,7 @@ static int is_exact(const attni_problems_case *made) {
 }
 
 /* Runs a case if its variant is still wanted; the oracle judges. */
-static void run_case(attn_context *context, attni_problems_case *made, long long wanted, tally *t) {
+static void run_case(attn_context *context, attni_problems_case *made, const long long *wanted, tally *t) {
     attn_plan *plan;
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     const int f8 = attni_dtype_is_f8(made->problem.dtype_q);
@@ -82,7 +83,7 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
     if (status != ATTN_OK) return;
     const int kernel = kernel_of(plan);
     const int general = strstr(attn_plan_kernel(plan), "general") != NULL;
-    if (t->count[kernel] < wanted) {
+    if (t->count[kernel] < wanted[kernel]) {
         char sentence[1024];
         double ratio = 0;
         attni_problems_poison(made);
@@ -96,27 +97,29 @@ static void run_case(attn_context *context, attni_problems_case *made, long long
     attn_plan_destroy(plan);
 }
 
-/* As many problems on each kernel that the device has, some of them of several tiles. */
-static void problems(attn_context *context, long long count, uint64_t seed) {
+/* As many problems on each kernel that the device has, some of them of several tiles; or all on the one named. */
+static void problems(attn_context *context, long long count, uint64_t seed, const char *only) {
     const attni_problems_limits usual = {300000, 0, 1, 0, 0}, large = {8000000, 0, 1, 0, 0};
     const attni_problems_limits usual_f8 = {300000, 0, 1, 0, 1}, large_f8 = {8000000, 0, 1, 0, 1};
     tally t = {0};
     const int hopper = strstr(attn_context_describe(context), "compute capability 9.0") != NULL;
     const int kernels = hopper ? KERNELS : 2;
-    const long long share = (count + kernels - 1) / kernels;
-    long long left = kernels * share;
+    long long wanted[KERNELS] = {0}, left = 0;
+    for (int k = 0; k < kernels; k++) {
+        wanted[k] = !only ? (count + kernels - 1) / kernels : strcmp(only, kernel_names[k]) == 0 ? count : 0;
+        left += wanted[k];
+    }
     for (uint64_t i = 0; left > 0 && i < 200 * (uint64_t)count; i++) {
         attni_problems_case made;
-        const int f8 = hopper && i % 4 == 3 && t.count[F8] < share;
-        const attni_problems_limits *limits = i % 16 == 0    ? &large
-                                              : !f8          ? &usual
+        const int f8 = t.count[F8] < wanted[F8] && (i % 4 == 3 || left == wanted[F8] - t.count[F8]);
+        const attni_problems_limits *limits = !f8            ? (i % 16 ? &usual : &large)
                                               : i % 64 != 15 ? &usual_f8
                                                              : &large_f8;
         NEED(attni_problems_make(&made, seed + i, limits) == 0);
-        run_case(context, &made, share, &t);
+        run_case(context, &made, wanted, &t);
         attni_problems_free(&made);
-        left = kernels * share;
-        for (int k = 0; k < KERNELS; k++) left -= t.count[k];
+        left = 0;
+        for (int k = 0; k < kernels; k++) left += wanted[k] - t.count[k];
     }
     for (int k = 0; k < KERNELS; k++)
         printf("%-21s %lld problems, worst error/tolerance %.3f\n", kernel_names[k], t.count[k], t.worst[k]);
@@ -131,17 +134,18 @@ typedef struct on_device {
 } on_device;
 
 static on_device copy_packed(const packed *made) {
+    const size_t size = attni_reference_size(made->problem.dtype_q), o_bytes = (size_t)made->o_count * 2;
     on_device d;
-    d.q = device_alloc((size_t)made->q_count * 2);
-    d.k = device_alloc((size_t)made->k_count * 2);
-    d.v = device_alloc((size_t)made->v_count * 2);
-    d.o = device_alloc((size_t)made->o_count * 2);
+    d.q = device_alloc((size_t)made->q_count * size);
+    d.k = device_alloc((size_t)made->k_count * size);
+    d.v = device_alloc((size_t)made->v_count * size);
+    d.o = device_alloc(o_bytes);
     d.lse = device_alloc((size_t)made->rows * 4);
     NEED(d.q && d.k && d.v && d.o && d.lse);
-    device_copy_in(d.q, made->q, (size_t)made->q_count * 2);
-    device_copy_in(d.k, made->k, (size_t)made->k_count * 2);
-    device_copy_in(d.v, made->v, (size_t)made->v_count * 2);
-    device_fill(d.o, 0xff, (size_t)made->o_count * 2);
+    device_copy_in(d.q, made->q, (size_t)made->q_count * size);
+    device_copy_in(d.k, made->k, (size_t)made->k_count * size);
+    device_copy_in(d.v, made->v, (size_t)made->v_count * size);
+    device_fill(d.o, 0xff, o_bytes);
     device_fill(d.lse, 0xff, (size_t)made->rows * 4);
     d.tensors = made->tensors;
     d.tensors.q = d.q;
@@ -162,7 +166,7 @@ static void free_packed(on_device *d) {
 }
 
 static packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q, int64_t seqlen_k, int64_t dim,
-                          int softcap) {
+                          int softcap, attn_dtype dtype) {
     attn_problem p = ATTN_PROBLEM_INIT;
     attni_random random = {7};
     p.batch = batch;
@@ -172,29 +176,33 @@ static packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q, int64_
     p.dim_qk = p.dim_v = dim;
     p.mask = ATTN_MASK_CAUSAL;
     if (softcap) p.softcap = 20;
-    return packed_make(&p, ATTN_BF16, &random);
+    return packed_make(&p, dtype, &random);
 }
 
 /* The same bits each time, whichever variant. */
 static void repeats(attn_context *context, int times) {
-    for (int kind = 0; kind < 4; kind++) {
-        packed made = make_packed(2, 6, 517, 1029, 128, kind % 2);
+    for (int kind = 0; kind < 5; kind++) {
+        packed made = make_packed(2, 6, 517, 1029, 128, kind % 4 % 2, kind == 4 ? ATTN_F8_E4M3 : ATTN_BF16);
         attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
-        options.isa = kind < 2 ? ATTN_ISA_AUTO : ATTN_ISA_SM80;
+        options.isa = kind % 4 < 2 ? ATTN_ISA_AUTO : ATTN_ISA_SM80;
         on_device d = copy_packed(&made);
         const size_t bytes = (size_t)made.o_count * 2;
         void *again = test_memory(bytes);
         attn_plan *plan;
         int different = 0;
-        NEED(attn_plan_create(context, &made.problem, &options, &plan) == ATTN_OK);
-        for (int i = 0; i < times; i++) {
+        const attn_status status = attn_plan_create(context, &made.problem, &options, &plan);
+        NEED(status == ATTN_OK || (kind == 4 && status == ATTN_UNSUPPORTED));
+        for (int i = 0; status == ATTN_OK && i < times; i++) {
             device_fill(d.o, 0xff, bytes);
             NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
             device_copy_out(i == 0 ? made.o : again, d.o, bytes);
             different += i > 0 && memcmp(made.o, again, bytes) != 0;
         }
-        CHECK(different == 0, "%s: %d of %d runs gave other bits", attn_plan_kernel(plan), different, times);
-        attn_plan_destroy(plan);
+        if (status == ATTN_OK) {
+            CHECK(different == 0, "%s: %d of %d runs gave other bits", attn_plan_kernel(plan), different,
+                  times);
+            attn_plan_destroy(plan);
+        }
         free_packed(&d);
         packed_free(&made);
         free(again);
@@ -203,7 +211,7 @@ static void repeats(attn_context *context, int times) {
 
 /* Keys in pieces over two accumulators, against one forward. */
 static void pieces(attn_context *context) {
-    packed made = make_packed(2, 4, 130, 700, 64, 0);
+    packed made = make_packed(2, 4, 130, 700, 64, 0, ATTN_BF16);
     on_device d = copy_packed(&made);
     attn_plan *plan;
     NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
@@ -259,7 +267,7 @@ static void lab(attn_context *context) {
     static const attn_algorithm algorithms[] = {ATTN_ALGORITHM_FLASH2, ATTN_ALGORITHM_STANDARD,
                                                 ATTN_ALGORITHM_FLASH1};
     for (int kind = 0; kind < 4; kind++) {
-        packed made = make_packed(2, 3, 200, 333, kind % 2 ? 128 : 64, 0);
+        packed made = make_packed(2, 3, 200, 333, kind % 2 ? 128 : 64, 0, ATTN_BF16);
         if (kind >= 2) made.problem.mask = ATTN_MASK_NONE;
         on_device d = copy_packed(&made);
         const size_t bytes = (size_t)made.o_count * 2, lse_bytes = (size_t)made.rows * 4;
@@ -305,7 +313,7 @@ static void far_away(attn_context *context) {
         printf("far_away: skipped, the device has %zu MB free\n", device_free_bytes() >> 20);
         return;
     }
-    packed made = make_packed(2, 2, 300, 300, 64, 0);
+    packed made = make_packed(2, 2, 300, 300, 64, 0, ATTN_BF16);
     on_device d = copy_packed(&made);
     attn_plan *plan;
     NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
@@ -368,18 +376,22 @@ static int find_graph_calls(graph_calls *calls) {
     return 1;
 }
 
-/* A graph with a forward and an accumulator's whole life, replayed over new inputs. */
+/* A graph with a forward and an accumulator's whole life, and a forward of f8 where there is one, replayed over new
+ * inputs. */
 static void capture(attn_context *context) {
     graph_calls cuda;
     if (!find_graph_calls(&cuda)) {
         printf("capture: skipped, the driver has no graphs\n");
         return;
     }
-    packed made = make_packed(1, 2, 70, 200, 64, 0);
+    packed made = make_packed(1, 2, 70, 200, 64, 0, ATTN_BF16);
     on_device d = copy_packed(&made);
     void *stream = NULL, *graph = NULL, *executable = NULL, *second = device_alloc((size_t)made.o_count * 2);
-    attn_plan *plan;
+    packed eight = make_packed(1, 2, 300, 500, 128, 0, ATTN_F8_E4M3);
+    on_device e = copy_packed(&eight);
+    attn_plan *plan, *plan8;
     NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
+    const int has_f8 = attn_plan_create(context, &eight.problem, NULL, &plan8) == ATTN_OK;
     void *accum = device_alloc(attn_accum_size(plan));
     NEED(cuda.stream_create(&stream, 1) == 0);
     attn_execution execution = ATTN_EXECUTION_INIT;
@@ -396,17 +408,22 @@ static void capture(attn_context *context) {
           attn_last_error());
     CHECK(attn_accum_add(plan, &d.tensors, accum, &execution) == ATTN_OK, "%s", attn_last_error());
     CHECK(attn_accum_finish(plan, &finish, accum, &execution) == ATTN_OK, "%s", attn_last_error());
+    CHECK(!has_f8 || attn_forward(plan8, &e.tensors, &execution) == ATTN_OK, "%s", attn_last_error());
     CHECK(cuda.end(stream, &graph) == 0 && graph != NULL, "the capture was spoiled");
     attn_plan_destroy(inside);
     if (!graph) return;
     NEED(cuda.instantiate(&executable, graph, 0) == 0);
-    const size_t bytes = (size_t)made.o_count * 2;
+    const size_t bytes = (size_t)made.o_count * 2, bytes8 = (size_t)eight.o_count * 2;
+    void *pair8[2] = {test_memory(bytes8), test_memory(bytes8)};
     uint16_t *replayed = test_memory(bytes), *eager = test_memory(bytes);
     for (int round = 0; round < 3; round++) {
         ((uint16_t *)made.q)[round] ^= 0x8000; /* new inputs in the same place */
         device_copy_in(d.q, made.q, bytes);
         device_fill(d.o, 0xff, bytes);
         device_fill(second, 0xff, bytes);
+        ((unsigned char *)eight.q)[round] ^= 0x80;
+        device_copy_in(e.q, eight.q, (size_t)eight.q_count);
+        device_fill(e.o, 0xff, bytes8);
         device_wait();
         NEED(cuda.launch(executable, stream) == 0 && cuda.wait(stream) == 0);
         device_copy_out(replayed, d.o, bytes);
@@ -414,6 +431,14 @@ static void capture(attn_context *context) {
         device_copy_out(eager, d.o, bytes);
         CHECK(memcmp(replayed, eager, bytes) == 0, "round %d: the graph's forward differs", round);
         device_copy_out(replayed, second, bytes);
+        if (has_f8) {
+            device_copy_out(pair8[0], e.o, bytes8);
+            device_fill(e.o, 0xff, bytes8);
+            NEED(attn_forward(plan8, &e.tensors, NULL) == ATTN_OK);
+            device_copy_out(pair8[1], e.o, bytes8);
+            CHECK(memcmp(pair8[0], pair8[1], bytes8) == 0, "round %d: the graph's forward of f8 differs",
+                  round);
+        }
         double worst = 0;
         for (int64_t i = 0; i < made.o_count; i++) {
             const double apart = fabs(attni_reference_load(replayed, ATTN_BF16, i) -
@@ -425,11 +450,16 @@ static void capture(attn_context *context) {
     }
     free(replayed);
     free(eager);
+    free(pair8[0]);
+    free(pair8[1]);
     device_free(accum);
     device_free(second);
     attn_plan_destroy(plan);
+    if (has_f8) attn_plan_destroy(plan8);
     free_packed(&d);
+    free_packed(&e);
     packed_free(&made);
+    packed_free(&eight);
 }
 
 /* ---------------------------------------------------------------- what the host takes */
@@ -463,7 +493,7 @@ static double launch_us(const attn_plan *plan, const attn_tensors *tensors) {
 /* Printed, not judged: a machine under load is not a fault. The disk cache must be empty, so the caller gives
  * XDG_CACHE_HOME a new folder. */
 static void speed(attn_context *context) {
-    packed made = make_packed(1, 1, 16, 16, 64, 0);
+    packed made = make_packed(1, 1, 16, 16, 64, 0, ATTN_BF16);
     on_device d = copy_packed(&made);
     attn_problem rare = made.problem;
     attn_context *second;
@@ -496,7 +526,7 @@ static void speed(attn_context *context) {
 int main(int argc, char **argv) {
     const long long count = argc > 1 ? atoll(argv[1]) : 1000;
     const uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
-    const char *reason = device_open(0);
+    const char *only = argc > 3 ? argv[3] : NULL, *reason = device_open(0);
     if (reason) {
         puts(reason);
         return 77;
@@ -505,7 +535,7 @@ int main(int argc, char **argv) {
     NEED(attn_context_create(ATTN_DEVICE_CUDA, 0, NULL, &context) == ATTN_OK);
     printf("%s", attn_context_describe(context));
     speed(context);
-    problems(context, count, seed);
+    problems(context, count, seed, only);
     repeats(context, count >= 1000 ? 1000 : 3);
     pieces(context);
     lab(context);

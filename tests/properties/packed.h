@@ -18,14 +18,15 @@ static inline void packed_fill(void *array, attn_dtype dtype, int64_t count, att
     for (int64_t i = 0; i < count; ++i) attni_reference_store(array, dtype, i, attni_random_normal(random));
 }
 
-/* Sizes stand in the problem; its dtypes are set to dtype. A bias, if announced, is f32 and all 0. */
+/* Sizes stand in the problem; its dtypes are set to dtype, f8's output to bf16. A bias, if announced, is f32, all 0. */
 static inline packed packed_make(const attn_problem *problem, attn_dtype dtype, attni_random *random) {
     packed made;
     attn_tensors tensors = ATTN_TENSORS_INIT;
     size_t size = attni_reference_size(dtype);
     attn_problem *p = &made.problem;
     *p = *problem;
-    p->dtype_q = p->dtype_kv = p->dtype_o = dtype;
+    p->dtype_q = p->dtype_kv = dtype;
+    p->dtype_o = attni_dtype_is_f8(dtype) ? ATTN_BF16 : dtype;
     made.tensors = tensors;
     made.rows = p->batch * p->heads_q * p->seqlen_q;
     made.q_count = made.rows * p->dim_qk;
@@ -36,7 +37,7 @@ static inline packed packed_make(const attn_problem *problem, attn_dtype dtype, 
     made.tensors.q = made.q = test_memory((size_t)made.q_count * size);
     made.tensors.k = made.k = test_memory((size_t)made.k_count * size);
     made.tensors.v = made.v = test_memory((size_t)made.v_count * size);
-    made.tensors.o = made.o = test_memory((size_t)made.o_count * size);
+    made.tensors.o = made.o = test_memory((size_t)made.o_count * attni_reference_size(p->dtype_o));
     made.tensors.lse = made.lse = test_memory((size_t)made.rows * sizeof(float));
     made.tensors.bias = made.bias = test_memory((size_t)made.bias_count * sizeof(float));
     memset(made.bias, 0, (size_t)made.bias_count * sizeof(float));
