@@ -209,6 +209,43 @@ static void repeats(attn_context *context, int times) {
     }
 }
 
+/* Many tiles of one block of keys, which are over soon: each batch has the same numbers, and must have the same bits. */
+static void short_tiles(attn_context *context, int rounds) {
+    for (int kind = 0; kind < 4; kind++) {
+        packed made = make_packed(96, 16, 128, 100, 128, 0, kind < 2 ? ATTN_F8_E4M3 : ATTN_BF16);
+        attn_problem *p = &made.problem;
+        const size_t size = attni_reference_size(p->dtype_q), q = (size_t)made.q_count / 96 * size,
+                     k = (size_t)made.k_count / 96 * size, o = (size_t)made.o_count / 96 * 2,
+                     lse = (size_t)made.rows / 96 * 4;
+        attn_plan *plan;
+        int different = 0;
+        if (kind % 2) p->mask = ATTN_MASK_NONE;
+        for (size_t b = 1; b < 96; b++) {
+            memcpy((char *)made.q + b * q, made.q, q);
+            memcpy((char *)made.k + b * k, made.k, k);
+            memcpy((char *)made.v + b * k, made.v, k);
+        }
+        on_device d = copy_packed(&made);
+        if (attn_plan_create(context, p, NULL, &plan) == ATTN_OK) {
+            for (int round = 0; round < rounds; round++) {
+                device_fill(d.o, 0xff, 96 * o);
+                device_fill(d.lse, 0xff, 96 * lse);
+                NEED(attn_forward(plan, &d.tensors, NULL) == ATTN_OK);
+                device_copy_out(made.o, d.o, 96 * o);
+                device_copy_out(made.lse, d.lse, 96 * lse);
+                for (size_t b = 1; b < 96; b++)
+                    different += memcmp((char *)made.o + b * o, made.o, o) != 0 ||
+                                 memcmp((char *)made.lse + b * lse, made.lse, lse) != 0;
+                for (int64_t i = 0; i < made.rows; i++) different += isnan(made.lse[i]) != 0;
+            }
+            CHECK(different == 0, "%s: %d batches of short tiles differ", attn_plan_kernel(plan), different);
+            attn_plan_destroy(plan);
+        }
+        free_packed(&d);
+        packed_free(&made);
+    }
+}
+
 /* Keys in pieces over two accumulators, against one forward. */
 static void pieces(attn_context *context) {
     packed made = make_packed(2, 4, 130, 700, 64, 0, ATTN_BF16);
@@ -537,6 +574,7 @@ int main(int argc, char **argv) {
     speed(context);
     problems(context, count, seed, only);
     repeats(context, count >= 1000 ? 1000 : 3);
+    short_tiles(context, count >= 1000 ? 8 : 1);
     pieces(context);
     lab(context);
     capture(context);

@@ -21,7 +21,7 @@
 #else
 #define F8_TYPE "e4m3"
 #endif
-#define DIRECT 1 /* a Q slot is free after the tile's scores, as O goes through memory of its own */
+#define DIRECT 1 /* O goes through memory of its own */
 #include "hopper_f8_finish.cuh"
 #include "hopper_f8_values.cuh"
 #include "hopper_memory.cuh"
@@ -153,7 +153,6 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     } else {
         wgmma_wait_for_all(s);
     }
-    mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS), is_chosen_lane() && at->block == at->begin);
     if (masked && (at->block >= at->whole_end || at->block < whole_begin_of(at))) {
         mask_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
     }
@@ -187,6 +186,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (first) {
         if (previous) {
             finish_tile(p, memory, at, o, t, old_sum, old_reference, at->tiles - 1);
+            mbarrier_arrive_if(AT(q_empty) + 8 * ((at->tiles - 1) % Q_SLOTS), is_chosen_lane());
         }
         at->interval = 0;
 #pragma unroll
