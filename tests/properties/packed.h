@@ -26,7 +26,7 @@ static inline packed packed_make(const attn_problem *problem, attn_dtype dtype, 
     attn_problem *p = &made.problem;
     *p = *problem;
     p->dtype_q = p->dtype_kv = dtype;
-    p->dtype_o = attni_dtype_is_f8(dtype) ? ATTN_BF16 : dtype;
+    p->dtype_o = attni_reference_size(dtype) == 1 ? ATTN_BF16 : dtype;
     made.tensors = tensors;
     made.rows = p->batch * p->heads_q * p->seqlen_q;
     made.q_count = made.rows * p->dim_qk;
