@@ -103,14 +103,15 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
              shape->alibi ? "_alibi" : "", shape->bias ? "_bias" : "",
              shape->lengths && !shape->general ? "_lengths" : "", shape->packed ? "_packed" : "",
              shape->exact ? "_exact" : "");
-    char bias[16] = "";
+    char bias[16] = "", parts[20] = "";
+    if (t->q_parts != t->q_slots * t->warps / 4) snprintf(parts, sizeof parts, " -DQ_PARTS=%d", t->q_parts);
     if (shape->bias) snprintf(bias, sizeof bias, " -DBIAS=%d", t->bias_slots);
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s",
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s%s",
              bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
-             shape->mask, shape->softcap, shape->alibi, bias, shape->general ? " -DGENERAL=1" : "",
+             shape->mask, shape->softcap, shape->alibi, parts, bias, shape->general ? " -DGENERAL=1" : "",
              shape->lengths ? " -DLENGTHS=1" : "", shape->packed ? " -DPACKED=1" : "",
              shape->exact ? " -DEXACT=1" : "");
     return t->shared_bytes <= shared_limit;
@@ -259,11 +260,13 @@ static void fill_cap(attni_forward_sm90_params *p) {
 
 /*
  * Bytes of keys and values of the heads that run side by side: half of L2; for short sequences of dims around 128 a
- * quarter, or tiles of one length would ask for all keys at once (H200: 4% at 512 rows); at dim 256 three quarters (3
- * to 5% from 1k rows on).
+ * quarter, or tiles of one length would ask for all keys at once (H200: 4% at 512 rows); at dim 256, which has the
+ * fewest heads, more of it for long ones, or the last group's heads are too few for all blocks (3 to 7%).
  */
 static long long cache_bytes(const attni_cuda *cuda, const attni_forward_tiles *tiles, int seqlen_q) {
-    const int quarters = tiles->d > 192 ? 3 : tiles->d <= 128 && tiles->br == 128 && seqlen_q <= 512 ? 1 : 2;
+    int quarters = 2;
+    if (tiles->d > 192) quarters = seqlen_q <= 1024 ? 2 : seqlen_q <= 2048 ? 3 : 4;
+    if (tiles->d <= 128 && tiles->br == 128 && seqlen_q <= 512) quarters = 1;
     return (long long)cuda->l2_bytes / 4 * quarters;
 }
 

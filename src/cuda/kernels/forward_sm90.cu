@@ -62,10 +62,28 @@ DEVICE int whole_begin_of(const matrix_state *at) { return MASK == 2 ? at->whole
 /* The block whose V is taken next: the one before, of which P is. */
 DEVICE int value_block(const matrix_state *at) { return PASSING ? at->values : at->blocks - 1; }
 
+/* The slots that a step works on. Where PASSING, the assembler no longer sees that all lanes agree on them, and every
+ * descriptor costs moves: one REDUX spares them. */
+struct slots_at_hand {
+    u32 q, k, v;
+};
+
+DEVICE slots_at_hand find_slots(const matrix_place *w, const matrix_state *at, int values) {
+    slots_at_hand slots = {queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup)) % Q_BARRIERS,
+                           (u32)at->blocks % STAGES, (u32)values % STAGES};
+    if (PASSING && WGS == 4) { /* 1 to 2% of the time; beside longer steps it costs as much */
+        const u32 all = uniform(slots.q << 16 | slots.k << 8 | slots.v);
+        slots.q = all >> 16;
+        slots.k = all >> 8 & 255;
+        slots.v = all & 255;
+    }
+    return slots;
+}
+
 /* S = Q K^T of a block. */
-DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, int block) {
-    const u32 q = w->q + tile % Q_SLOTS * (WGS * Q_PART_BYTES >> 4),
-              k = w->k + block % STAGES * (K_BYTES >> 4);
+DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, const slots_at_hand *slots) {
+    const u32 q = w->q + slots->q * ((APART ? 1 : WGS) * Q_PART_BYTES >> 4),
+              k = w->k + slots->k * (K_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
         wgmma_shared(s, wgmma_descriptor(q + i / 4 * (O_CHUNK_BYTES >> 4) + i % 4 * 2),
@@ -74,12 +92,13 @@ DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, in
     wgmma_commit();
 }
 
-/* O += P V of a block. */
-DEVICE void issue_product(float (&o)[DV / 2], const u32 (&p)[BC / 4], const matrix_place *w, int block) {
-    const u32 v = w->v + block % STAGES * (V_BYTES >> 4);
+/* O += P V of a block, or = P V. */
+DEVICE void issue_product(float (&o)[DV / 2], const u32 (&p)[BC / 4], const matrix_place *w, u32 slot,
+                          bool fresh) {
+    const u32 v = w->v + slot * (V_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < BC / 16; i++) {
-        wgmma_registers(o, p + 4 * i, wgmma_descriptor(v + i * (16 * 128 >> 4)), 1);
+        wgmma_registers(o, p + 4 * i, wgmma_descriptor(v + i * (16 * 128 >> 4)), i > 0 || !ROOMY || !fresh);
     }
     wgmma_commit();
 }
@@ -95,21 +114,32 @@ DEVICE void free_storing_slot(const matrix_place *w, matrix_state *at) {
     }
 }
 
-/* O and LSE of the tile before this one. */
+/* Of a thread's rows, as in matrix_state. */
+struct row_sums {
+    float sum[2], excess[2], reference[2];
+};
+
+/* LSE of a tile, of whose last block all but the product is done, and what its o are to be multiplied by. */
+DEVICE void finish_sums(const attni_forward_sm90_params *p, shared_memory *memory, const row_sums *rows,
+                        int tile, float inverse[2]) {
+    finish_rows(&p->forward, &memory->tile[tile % RECORDS], place_in_tile(tile, this_warpgroup()), rows->sum,
+                rows->excess, rows->reference, inverse);
+}
+
+/* O of a tile. */
 DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
-                        matrix_state *at, const float (&o)[DV / 2], const float sum[2], const float excess[2],
-                        const float reference[2], int tile) {
+                        matrix_state *at, const float (&o)[DV / 2], const float inverse[2], int tile) {
     const u32 shared = w->shared;
     const tile_record *record = &memory->tile[tile % RECORDS];
     const tile_facts *t = &record->facts;
-    float inverse[2];
-    finish_rows(&p->forward, record, this_warpgroup(), sum, excess, reference, inverse);
+    const int place = place_in_tile(tile, this_warpgroup());
     if (DIRECT) {
-        store_direct(&p->forward, t, this_warpgroup(), o, inverse);
+        store_direct(&p->forward, t, place, o, inverse);
         return;
     }
-    const int slot = tile % Q_SLOTS;
-    store_staged(p, t, AT(q) + (slot * WGS + this_warpgroup()) * Q_PART_BYTES, this_warpgroup(), o, inverse);
+    const int slot = tile % Q_BARRIERS;
+    store_staged(p, t, AT(q) + (slot * WGS + this_warpgroup()) * Q_PART_BYTES, this_warpgroup(), place, o,
+                 inverse);
     if (at->storing >= 0 && (threadIdx.x & 127) == 0) { /* the store before, after a tile of one block */
         tma_wait_read(1);
         mbarrier_arrive(AT(q_empty) + 8 * at->storing);
@@ -117,12 +147,16 @@ DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memor
     at->storing = slot;
 }
 
+/* Of the tile at work. */
+DEVICE int place_at_hand(const matrix_state *at) { return place_in_tile(at->tiles, this_warpgroup()); }
+
 /* Takes the next tile: its Q and facts. False at the end of all. */
 DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
                       matrix_state *at) {
     const u32 shared = w->shared;
-    const int slot = at->tiles % Q_SLOTS;
-    mbarrier_wait(AT(q_full) + 8 * slot, at->tiles / Q_SLOTS & 1);
+    const u32 turn = queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup)),
+              slot = turn % Q_BARRIERS;
+    mbarrier_wait(AT(q_full) + 8 * slot, turn / Q_BARRIERS & 1);
     const int4 view = memory->tile[at->tiles % RECORDS].view[this_warpgroup()];
     at->block = uniform(view.x);
     if (at->block < 0) {
@@ -138,22 +172,23 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
         at->slope = p->forward.alibi[t->batch * p->forward.alibi_stride_batch + t->head] * ATTNI_LOG2E;
     }
     if (p->forward.scale <= 0.0f) {
-        turn_queries((u32 *)memory->q[slot][this_warpgroup()], p->forward.scale);
+        turn_queries((u32 *)memory->q[APART ? slot : slot * WGS + this_warpgroup()], p->forward.scale);
         fence_async_proxy();
         named_barrier_sync(OWN + this_warpgroup(), 128);
     }
     if (PASSING) {
         const int passed = uniform(memory->tile[at->tiles % RECORDS].passed[this_warpgroup()]);
+        /* A slot may be released for a block as soon as the block before it in there is gone. */
 #pragma unroll 1
         for (int block = at->blocks; block < at->blocks + passed; block++) {
-            const int stage = block % STAGES, parity = block / STAGES & 1;
-            mbarrier_wait(AT(k_full) + 8 * stage, parity);
+            const int stage = block % STAGES, before = (block / STAGES & 1) ^ 1;
+            mbarrier_wait(AT(k_empty) + 8 * stage, before);
             mbarrier_arrive_if(AT(k_empty) + 8 * stage, is_chosen_lane());
             if (block > 0) {
                 take_turn(w->warpgroup);
                 pass_turn(w->warpgroup);
             }
-            mbarrier_wait(AT(v_full) + 8 * stage, parity);
+            mbarrier_wait(AT(v_empty) + 8 * stage, before);
             mbarrier_arrive_if(AT(v_empty) + 8 * stage, is_chosen_lane());
         }
         at->blocks += passed;
@@ -165,7 +200,7 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
 DEVICE bool next_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
                       matrix_state *at) {
     at->tiles++;
-    if (Q_SLOTS == 2) {
+    if (Q_PARTS == 2 * WGS) {
         free_storing_slot(w, at);
     }
     return open_tile(p, memory, w, at);
@@ -182,7 +217,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
                  const bool first, const bool masked, const bool previous) {
     const u32 shared = w->shared;
     const int values = value_block(at);
-    const u32 k_stage = 8 * (at->blocks % STAGES), v_stage = 8 * (values % STAGES);
+    const slots_at_hand slots = find_slots(w, at, values);
+    const u32 k_stage = 8 * slots.k, v_stage = 8 * slots.v;
     const bool turn = previous || at->blocks > 0;
     wait_full(AT(k_full) + k_stage, at->blocks, previous ? w->warpgroup : 0);
     if (turn) {
@@ -190,11 +226,17 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     }
     wgmma_hold(o);
     wgmma_fence();
-    issue_scores(s, w, at->tiles, at->blocks);
+    issue_scores(s, w, &slots);
+    const row_sums last = {
+        {at->sum[0], at->sum[1]}, {at->excess[0], at->excess[1]}, {at->reference[0], at->reference[1]}};
+    float inverse[2];
+    if (first && previous && ROOMY && !TURNS) { /* under the scores' product */
+        finish_sums(p, memory, &last, at->tiles - 1, inverse);
+    }
     if (previous) {
         wait_full(AT(v_full) + v_stage, values, w->warpgroup);
         wgmma_fence();
-        issue_product(o, pr, w, values);
+        issue_product(o, pr, w, slots.v, at->fresh);
     }
     if (turn) {
         pass_turn(w->warpgroup);
@@ -202,21 +244,25 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (!first) {
         free_storing_slot(w, at);
     }
+    if (first && previous && ROOMY && TURNS) {
+        finish_sums(p, memory, &last, at->tiles - 1, inverse);
+    }
     if (previous) {
         wgmma_wait_but_one(s);
     } else {
         wgmma_wait_for_all(s);
     }
     if (DIRECT) {
-        mbarrier_arrive_if(AT(q_empty) + 8 * (at->tiles % Q_SLOTS),
-                           is_chosen_lane() && at->block == at->begin);
+        mbarrier_arrive_if(
+            AT(q_empty) + 8 * (queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup)) % Q_BARRIERS),
+            is_chosen_lane() && at->block == at->begin);
     }
     score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[2], p->forward.batch >> 31};
     if (SOFTCAP && (masked || !POLYNOMIAL)) {
         cap_scores(s, w->twice_over_cap, &shape);
     }
     if (ALIBI) {
-        slope_scores(s, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
+        slope_scores(s, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at), at->block,
                      masked || EXACT, at->slope, &shape);
     }
 #if BIAS
@@ -228,16 +274,14 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     }
 #endif
     if (GENERAL) {
-        shape_generally(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block,
-                        w->scale);
+        shape_generally(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at),
+                        at->block, w->scale);
         shape.scale = 1.0f;
     }
     if (masked && (at->block >= at->whole_end || at->block < whole_begin_of(at))) {
-        mask_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
+        mask_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at), at->block);
     }
 
-    const float old_reference[2] = {at->reference[0], at->reference[1]},
-                old_sum[2] = {at->sum[0], at->sum[1]}, old_excess[2] = {at->excess[0], at->excess[1]};
     float factor[2] = {1.0f, 1.0f};
 #if SETTLING
     if (first && !EXACT) {
@@ -312,13 +356,17 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         at->limit[1] = limit_of(at->reference[1], quad_sum(at->sum[1]));
     }
     if (GENERAL && p->forward.dropout_threshold != 0) {
-        drop(pr, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
+        drop(pr, &p->forward, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at), at->block);
     }
 
-    if (first) {
-        if (previous) {
-            finish_tile(p, memory, w, at, o, old_sum, old_excess, old_reference, at->tiles - 1);
+    if (first && previous) {
+        if (!ROOMY) {
+            finish_sums(p, memory, &last, at->tiles - 1, inverse);
         }
+        finish_tile(p, memory, w, at, o, inverse, at->tiles - 1);
+    }
+    at->fresh = first;
+    if (first && !ROOMY) {
 #pragma unroll
         for (int i = 0; i < DV / 2; i++) {
             o[i] = 0.0f;
@@ -342,7 +390,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     at.storing = -1;
     w.shared = shared;
     w.warpgroup = warpgroup;
-    w.q = wgmma_operand(AT(q) + warpgroup * Q_PART_BYTES, 16);
+    w.q = wgmma_operand(AT(q) + (APART ? 0 : warpgroup) * Q_PART_BYTES, 16);
     w.k = wgmma_operand(AT(k), 16);
     w.v = wgmma_operand(AT(v), CHUNK_BYTES);
     const float scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale);
@@ -394,9 +442,13 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     mbarrier_wait(AT(v_full) + 8 * (values % STAGES), values / STAGES & 1);
     wgmma_hold(o);
     wgmma_fence();
-    issue_product(o, pr, &w, values);
+    issue_product(o, pr, &w, (u32)values % STAGES, at.fresh);
+    float inverse[2];
+    const row_sums last = {
+        {at.sum[0], at.sum[1]}, {at.excess[0], at.excess[1]}, {at.reference[0], at.reference[1]}};
+    finish_sums(p, memory, &last, at.tiles - 1, inverse);
     wgmma_wait_for_all(o);
-    finish_tile(p, memory, &w, &at, o, at.sum, at.excess, at.reference, at.tiles - 1);
+    finish_tile(p, memory, &w, &at, o, inverse, at.tiles - 1);
     if (!DIRECT && (threadIdx.x & 127) == 0) {
         tma_wait_read(0); /* shared memory must outlive the store */
     }
@@ -409,9 +461,9 @@ DEVICE void make_barriers(u32 shared) {
         mbarrier_init(AT(tile_full) + 8 * i, 1);
         mbarrier_init(AT(tile_empty) + 8 * i, BIAS ? 2 : 1);
     }
-    for (int i = 0; i < Q_SLOTS; i++) {
+    for (int i = 0; i < Q_BARRIERS; i++) {
         mbarrier_init(AT(q_full) + 8 * i, 1);
-        mbarrier_init(AT(q_empty) + 8 * i, DIRECT ? 4 * WGS : WGS);
+        mbarrier_init(AT(q_empty) + 8 * i, (DIRECT ? 4 : 1) * (APART ? 1 : WGS));
     }
     for (int i = 0; i < STAGES; i++) {
         mbarrier_init(AT(k_full) + 8 * i, 1);
@@ -434,8 +486,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     shared_memory *memory = (shared_memory *)smem;
     const u32 shared = shared_address(smem);
     const int warpgroup = uniform((int)threadIdx.x / 128);
+    scheduler scheduled;
+    bool any = false;
     if (threadIdx.x == 0) {
         make_barriers(shared);
+    } else if (threadIdx.x == 128 * WGS + 32) {
+        any = begin_schedule(&p, memory, &scheduled);
+    } else if (threadIdx.x == 128 * WGS && !LENGTHS) {
+        prefetch_tensor_map(&p.q);
+        prefetch_tensor_map(&p.k);
+        prefetch_tensor_map(&p.v);
     }
     __syncthreads();
     if (warpgroup == WGS) {
@@ -443,7 +503,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 128 * WGS) {
             produce(&p, memory, shared);
         } else if (threadIdx.x == 128 * WGS + 32) {
-            schedule(&p, memory, shared);
+            schedule(&p, memory, shared, &scheduled, any);
         }
 #if BIAS
         if (threadIdx.x == 128 * WGS + 64) {

@@ -291,8 +291,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     shared_memory *memory = (shared_memory *)smem;
     const u32 shared = shared_address(smem);
     const int warpgroup = uniform((int)threadIdx.x / 128);
+    scheduler scheduled;
+    bool any = false;
     if (threadIdx.x == 0) {
         make_barriers(shared);
+    } else if (threadIdx.x == 128 * WGS + 32) {
+        any = begin_schedule(&p, memory, &scheduled);
     }
     __syncthreads();
     if (warpgroup == WGS) {
@@ -301,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 128 * WGS) {
             produce(&p, memory, shared);
         } else if (threadIdx.x == 128 * WGS + 32) {
-            schedule(&p, memory, shared);
+            schedule(&p, memory, shared, &scheduled, any);
         } else if (warp >= 2) {
             turn_values(memory, shared, warp - 2);
         }

@@ -11,48 +11,74 @@
 
 /* ---------------------------------------------------------------- finish */
 
+/* A row's sink in powers of two, -inf where there is none. */
+DEVICE float sink_of(const attni_forward_params *p, const tile_facts *t, int place, int half) {
+    packed_row own = {0, 0, true};
+    if (PACKED) {
+        own = place_packed(p, t, place, half);
+    }
+    return own.any ? p->sinks[PACKED ? t->head * p->pack + own.head : t->head] : -ATTNI_INF;
+}
+
 /* LSE of a thread's rows, and what their o are multiplied by. excess: what the sum of p as rounded has more. */
-DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record, int warpgroup,
+DEVICE void finish_rows(const attni_forward_params *p, const tile_record *record, int place,
                         const float sum[2], const float excess[2], const float reference[2],
                         float inverse[2]) {
     const tile_facts *t = &record->facts;
-    const int row = thread_row(warpgroup), rows = t->rows - t->row0;
-    const float shared_sink = p->sinks ? p->sinks[t->head] * ATTNI_LOG2E : -ATTNI_INF;
-    float *lse = p->lse + record->lse + row;
+    float total[2], divisor[2], base[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        packed_row own; /* PACKED alone: its head is a row's own */
-        int head;
+        total[half] = divisor[half] = quad_sum(sum[half]);
+        inverse[half] = p->dropout_scale;
+        base[half] = (reference[half] - HEADROOM) * ATTNI_LN2;
+    }
+    if (SHIFTING && __any_sync(0xffffffffu, (excess[0] != 0.0f) | (excess[1] != 0.0f))) {
+        divisor[0] += quad_sum(excess[0]);
+        divisor[1] += quad_sum(excess[1]);
+    }
+    if (p->sinks) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float natural = sink_of(p, t, place, half), sink = natural * ATTNI_LOG2E,
+                        top = fmaxf(reference[half], sink);
+            if (sink != -ATTNI_INF) { /* which is none */
+                const float weight = exp2_fast(reference[half] - top), own = exp2_fast(sink - top);
+                total[half] = total[half] * weight + own;
+                divisor[half] = divisor[half] * weight + own;
+                inverse[half] *= weight;
+                if (top == sink) {
+                    base[half] = natural;
+                    total[half] *= exp2_fast(-HEADROOM);
+                }
+            }
+        }
+    }
+    if (p->lse) { /* two lanes of four, a row each */
+        const int half = threadIdx.x & 1, row = thread_row(place) + half * 8;
+        const float sums = half ? total[1] : total[0];
+        float *to = p->lse + record->lse + row;
+        bool any = t->row0 + row < t->rows;
         if (PACKED) {
-            own = place_packed(p, t, warpgroup, half);
-            head = t->head * p->pack + own.head;
-            lse = p->lse + t->batch * p->lse_stride_batch + head * p->lse_stride_head + t->q_row0 +
-                  own.query - half * 8;
+            const packed_row own = place_packed(p, t, place, half);
+            any = own.any;
+            to = p->lse + t->batch * p->lse_stride_batch +
+                 (t->head * p->pack + own.head) * p->lse_stride_head + t->q_row0 + own.query;
         }
-        const float sink = !PACKED               ? shared_sink
-                           : p->sinks && own.any ? p->sinks[head] * ATTNI_LOG2E
-                                                 : -ATTNI_INF;
-        float total = quad_sum(sum[half]), divisor = SHIFTING ? quad_sum(sum[half] + excess[half]) : total;
-        float top = reference[half], weight = 1.0f;
-        if (sink != -ATTNI_INF) { /* a sink of -inf is none */
-            top = fmaxf(top, sink);
-            weight = reference[half] == top ? 1.0f : exp2_fast(reference[half] - top);
-            total = total * weight + exp2_fast(sink - top);
-            divisor = divisor * weight + exp2_fast(sink - top);
+        if ((threadIdx.x & 2) == 0 && any) {
+            *to = sums == 0.0f
+                      ? -ATTNI_INF
+                      : fmaf(log2_fast(sums * exp2_fast(HEADROOM)), ATTNI_LN2, half ? base[1] : base[0]);
         }
-        inverse[half] = divisor == 0.0f ? 0.0f : __fdividef(weight * p->dropout_scale, divisor);
-        if (p->lse && (threadIdx.x & 3) == 0 && (PACKED ? own.any : row + half * 8 < rows)) {
-            lse[half * 8] = total == 0.0f ? -ATTNI_INF
-                            : sink > -ATTNI_INF && top == sink
-                                ? p->sinks[PACKED ? head : t->head] + logf(total)
-                                : fmaf(top - HEADROOM, ATTNI_LN2, logf(total * exp2_fast(HEADROOM)));
-        }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        inverse[half] = divisor[half] == 0.0f ? 0.0f : __fdividef(inverse[half], divisor[half]);
     }
 }
 
 /* O through the warpgroup's own part of its Q slot, by the copy engine, which clips it to the tensor. */
 DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t, u32 stage, int warpgroup,
-                         const float (&o)[DV / 2], const float inverse[2]) {
+                         int place, const float (&o)[DV / 2], const float inverse[2]) {
     const int thread = this_thread(), lane = thread & 31, row = (thread & 127) / 32 * 16 + (lane & 15);
 #pragma unroll
     for (int i = 0; i < DV / 16; i++) {
@@ -74,9 +100,9 @@ DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t
         for (int i = 0; i < CHUNKS(DV); i++) {
             if (PACKED) {
                 tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->head * p->forward.pack,
-                          t->row0 + warpgroup * p->forward.part_queries, plane_of(t->batch));
+                          t->row0 + place * p->forward.part_queries, plane_of(t->batch));
             } else {
-                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + warpgroup * 64, t->head,
+                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + place * 64, t->head,
                           plane_of(t->batch));
             }
         }
@@ -85,9 +111,9 @@ DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t
 }
 
 /* O from registers: for a single Q slot, which the next tile's Q wants, and for rows that a box cannot clip. */
-DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int warpgroup,
+DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int place,
                          const float (&o)[DV / 2], const float inverse[2]) {
-    const int row = t->row0 + thread_row(warpgroup), quad_lane = threadIdx.x & 3;
+    const int row = t->row0 + thread_row(place), quad_lane = threadIdx.x & 3;
     u16 *base = (u16 *)p->o + t->batch * p->o_stride.batch + t->head * p->o_stride.heads +
                 t->q_row0 * p->o_stride.seqlen;
 #pragma unroll
@@ -95,7 +121,7 @@ DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int
         u16 *to = base + (row + half * 8) * p->o_stride.seqlen;
         packed_row own;
         if (PACKED) {
-            own = place_packed(p, t, warpgroup, half);
+            own = place_packed(p, t, place, half);
             to = base + (t->head * (p->pack - 1) + own.head) * p->o_stride.heads +
                  own.query * p->o_stride.seqlen;
         }

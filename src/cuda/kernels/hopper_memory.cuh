@@ -35,6 +35,12 @@
 #define THREADS (128 * WGS + 128)
 #define CHUNK_COLUMNS (F8 ? 128 : 64) /* of 128 bytes */
 #define CHUNKS(dim) (((dim) + CHUNK_COLUMNS - 1) / CHUNK_COLUMNS)
+#ifndef Q_PARTS
+#define Q_PARTS (Q_SLOTS * WGS)
+#endif
+/* 1: each warpgroup's 64 rows of Q come and go alone, in a ring of slots; 0: a tile's together. */
+#define APART (Q_PARTS % WGS != 0)
+#define Q_BARRIERS (APART ? Q_PARTS : Q_PARTS / WGS)
 #define GROUPS (BC / 8)    /* column groups of 8 of a score tile */
 #define RECORDS ATTNI_SM90_RECORDS
 #define LIMITED (MASK > 0) /* keys after a row's own are hidden */
@@ -59,9 +65,15 @@
 #define AHEAD                                                                                                \
     (POLYNOMIAL ? 4 : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
+#define ROOMY (WGS == 2)       /* registers to spare */
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
+/* Which 64 rows of a tile a warpgroup takes. Where PASSING those of the last rows have the most blocks, so warpgroups
+ * change places from tile to tile; with turns that costs 1% and gains nothing. */
+DEVICE int place_in_tile(u32 tile, int warpgroup) {
+    return PASSING && !TURNS && (tile & 1) ? WGS - 1 - warpgroup : warpgroup;
+}
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
               "a V is released a step later than its K is taken");
 
@@ -128,7 +140,7 @@ static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h kno
 #include "hopper_f8_memory.cuh"
 #else
 struct shared_memory {
-    u16 q[Q_SLOTS][WGS][CHUNKS(D)][64 * 64]; /* a tile's rows; where there are two slots, later its O */
+    u16 q[Q_PARTS][CHUNKS(D)][64 * 64]; /* a warpgroup's rows of a tile; if not DIRECT, later its O */
     u16 k[STAGES][CHUNKS(D)][BC * 64];
     u16 v[STAGES][CHUNKS(DV)][BC * 64];
 #if BIAS
@@ -138,8 +150,8 @@ struct shared_memory {
     /* mbarriers              arrived at by                          waited for by */
     u64 tile_full[RECORDS]; /* the scheduler                         the producer, and that of bias */
     u64 tile_empty[RECORDS]; /* these, tiles later                    the scheduler */
-    u64 q_full[Q_SLOTS]; /* the copy engine                         the warpgroups */
-    u64 q_empty[Q_SLOTS]; /* each warpgroup, once its part is free   the producer */
+    u64 q_full[Q_BARRIERS]; /* the copy engine                         the warpgroups */
+    u64 q_empty[Q_BARRIERS]; /* each warpgroup, once its part is free   the producer */
     u64 k_full[STAGES]; /* the copy engine                         the warpgroups */
     u64 k_empty[STAGES]; /* each warp, after its scores             the producer */
     u64 v_full[STAGES]; /* the copy engine                         the warpgroups */

@@ -62,23 +62,51 @@ DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *
     at->blocks++;
 }
 
-DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t, u32 to, u32 barrier) {
-    const int part = p->forward.part_queries, pack = p->forward.pack;
-    mbarrier_arrive_expect(barrier, PACKED ? WGS * CHUNKS(D) * part * pack * 64 * 2 : WGS * Q_PART_BYTES);
+/* Where Q comes APART: which place of a tile is the i-th to get it. Under a mask the last one needs it first. The same
+ * the other way round. */
+DEVICE int apart_order(int i) { return PASSING ? WGS - 1 - i : i; }
+
+/* Q takes its slots in turn: the how manieth a tile's is, or APART that of a place. */
+DEVICE u32 queries_turn(u32 tile, int place) { return APART ? tile * WGS + apart_order(place) : tile; }
+
+DEVICE void wait_queries_empty(u32 shared, u32 turn) {
+    mbarrier_sleep(AT(q_empty) + 8 * (turn % Q_BARRIERS), (turn / Q_BARRIERS & 1) ^ 1);
+}
+
+#define PLACE_BYTES(p) (PACKED ? CHUNKS(D) * (p)->part_queries * (p)->pack * 64 * 2 : Q_PART_BYTES)
+
+/* The 64 rows of a place of a tile. */
+DEVICE void load_place(const attni_forward_sm90_params *p, const tile_facts *t, u32 to, u32 barrier,
+                       int place) {
+    const int row = t->row0 + place * part_of(&p->forward), pack = p->forward.pack;
+#pragma unroll
+    for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
+        tma_load(to + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier, chunk * CHUNK_COLUMNS,
+                 PACKED ? t->head * pack : row, PACKED ? row : t->head, plane_of(t->batch),
+                 ATTNI_EVICT_FIRST);
+    }
+}
+
+/* Q of a tile, once its slot is free. */
+DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t, u32 shared, u32 tile) {
+    const u32 slot = tile % Q_BARRIERS, barrier = AT(q_full) + 8 * slot;
+    wait_queries_empty(shared, tile);
+    mbarrier_arrive_expect(barrier, WGS * PLACE_BYTES(&p->forward));
 #pragma unroll 1
     for (int i = 0; i < WGS; i++) {
-#pragma unroll
-        for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
-            if (PACKED) {
-                tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier,
-                         chunk * CHUNK_COLUMNS, t->head * pack, t->row0 + i * part, plane_of(t->batch),
-                         ATTNI_EVICT_FIRST);
-            } else {
-                tma_load(to + i * Q_PART_BYTES + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier,
-                         chunk * CHUNK_COLUMNS, t->row0 + i * 64, t->head, plane_of(t->batch),
-                         ATTNI_EVICT_FIRST);
-            }
-        }
+        load_place(p, t, AT(q) + (slot * WGS + i) * Q_PART_BYTES, barrier, place_in_tile(tile, i));
+    }
+}
+
+/* APART: of its places the `from`th to before the `end`th in order, each once its slot is free. */
+DEVICE void load_apart(const attni_forward_sm90_params *p, const tile_facts *t, u32 shared, u32 tile,
+                       int from, int end) {
+#pragma unroll 1
+    for (int i = from; i < end; i++) {
+        const u32 turn = tile * WGS + i, slot = turn % Q_BARRIERS, barrier = AT(q_full) + 8 * slot;
+        wait_queries_empty(shared, turn);
+        mbarrier_arrive_expect(barrier, PLACE_BYTES(&p->forward));
+        load_place(p, t, AT(q) + slot * Q_PART_BYTES, barrier, apart_order(i));
     }
 }
 
@@ -87,12 +115,14 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
 #pragma unroll 1
     for (u32 count = 0;; count++) {
         const tile_record *r = &memory->tile[count % RECORDS];
-        const u32 slot = count % Q_SLOTS;
         mbarrier_sleep(AT(tile_full) + 8 * (count % RECORDS), count / RECORDS & 1);
         if (r->view[0].x < 0) {
             load_due_values(p, shared, &at);
-            mbarrier_sleep(AT(q_empty) + 8 * slot, (count / Q_SLOTS & 1) ^ 1);
-            mbarrier_arrive(AT(q_full) + 8 * slot);
+            for (u32 i = 0; i < (APART ? WGS : 1); i++) {
+                const u32 turn = APART ? count * WGS + i : count;
+                wait_queries_empty(shared, turn);
+                mbarrier_arrive(AT(q_full) + 8 * (turn % Q_BARRIERS));
+            }
             return;
         }
         const tile_facts *t = &r->facts;
@@ -108,14 +138,21 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             at.head = p->forward.heads_kv; /* outside: zeros */
         }
         at.batch = t->batch;
-        if (Q_SLOTS == 1) { /* while the last tile's Q is still read: its last V, too, is due here */
+        if (APART) { /* those that have slots beside the last tile's */
+            load_apart(p, t, shared, count, 0, Q_PARTS - WGS);
+        }
+        if (Q_PARTS < 2 * WGS) { /* while the last tile's Q is still read: its last V, too, is due here */
             load_keys(p, shared, &at);
         }
-        mbarrier_sleep(AT(q_empty) + 8 * slot, (count / Q_SLOTS & 1) ^ 1);
-        if (count >= 3) { /* for one whose Q slot was free before this one's, whatever Q_SLOTS */
+        if (!APART) {
+            load_queries(p, t, shared, count);
+        }
+        if (count >= 3) { /* for one whose Q slot was free before this one's, whatever Q_PARTS */
             mbarrier_arrive(AT(tile_empty) + 8 * ((count - 3) % RECORDS));
         }
-        load_queries(p, t, AT(q) + slot * WGS * Q_PART_BYTES, AT(q_full) + 8 * slot);
+        if (APART) {
+            load_apart(p, t, shared, count, Q_PARTS - WGS, WGS);
+        }
 #pragma unroll 1
         while (at.row >= last) {
             load_keys(p, shared, &at);
@@ -150,7 +187,8 @@ DEVICE void produce_bias(const attni_forward_sm90_params *p, shared_memory *memo
 #pragma unroll
                 for (int chunk = 0; chunk < CHUNKS(BC); chunk++) {
                     tma_load(AT(bias[i]) + (slot * CHUNKS(BC) + chunk) * 64 * 64 * 2, &p->bias, full,
-                             block * BC + chunk * 64, t->row0 + i * 64, t->head, t->batch, ATTNI_EVICT_LAST);
+                             block * BC + chunk * 64, t->row0 + place_in_tile(count, i) * 64, t->head,
+                             t->batch, ATTNI_EVICT_LAST);
                 }
                 blocks[i]++;
             }
@@ -162,18 +200,19 @@ DEVICE void produce_bias(const attni_forward_sm90_params *p, shared_memory *memo
 
 /* ---------------------------------------------------------------- the scheduler: one thread, a tile ahead */
 
-/* The next tile: a ticket, or the next of those dealt to this block, to and fro so that each block gets as many
- * long ones. */
+/* A block's tile after its first, which is its own number: by ticket, or the next of those dealt to it, to and fro so
+ * that each block gets as many long ones. */
 DEVICE int next_tile(const attni_forward_sm90_params *p, int round) {
     const int grid = gridDim.x, block = blockIdx.x;
-    return p->ticket ? (int)atomicAdd(p->ticket, 1) : round * grid + (round & 1 ? grid - 1 - block : block);
+    return p->ticket ? grid + (int)atomicAdd(p->ticket, 1)
+                     : round * grid + (round & 1 ? grid - 1 - block : block);
 }
 
 /* What a warpgroup must know of a tile. Rows beyond the sequence count like others: no warpgroup then passes over
  * more blocks than the slots of V allow. */
-DEVICE void view_record(tile_record *r, int warpgroup, int part) {
+DEVICE void view_record(tile_record *r, int warpgroup, int place, int part) {
     const tile_facts *t = &r->facts;
-    const int first = t->row0 + warpgroup * part, last = first + part - 1, begin = t->block_begin,
+    const int first = t->row0 + place * part, last = first + part - 1, begin = t->block_begin,
               end = t->block_end;
     int4 view;
     view.x = end - 1;
@@ -196,41 +235,59 @@ DEVICE void scale_record(const attni_forward_sm90_params *p, tile_record *r) {
     r->value_scale = p->v_scale ? p->v_scale[at] : 1.0f;
 }
 
-/* Writes the record of each tile that has rows, and one that says that there are no more. */
-DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
-    int round = 0, tile = next_tile(p, round++);
+/* Where the scheduler is. */
+struct scheduler {
+    int tile, round; /* the tile at hand, and the next one's round */
+};
+
+/* The record of the tile at hand or, if it has no rows, of the next that has; or of there being no more: false. */
+DEVICE bool write_record(const attni_forward_sm90_params *p, shared_memory *memory, scheduler *at,
+                         u32 count) {
+    tile_record *r = &memory->tile[count % RECORDS];
 #pragma unroll 1
-    for (u32 count = 0;; count++) {
-        tile_record *r = &memory->tile[count % RECORDS];
-        mbarrier_sleep(AT(tile_empty) + 8 * (count % RECORDS), (count / RECORDS & 1) ^ 1);
-#pragma unroll 1
-        while (tile < p->tiles && !place_tile(&p->forward, tile, &r->facts)) {
-            tile = next_tile(p, round++);
-        }
-        const bool any = tile < p->tiles;
-        if (any) {
-            tile = next_tile(p, round++); /* a ticket is asked for early */
-            const tile_facts *t = &r->facts;
-            r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head +
-                     t->q_row0 + t->row0;
-            if (F8) {
-                scale_record(p, r);
-            }
-        }
-#pragma unroll 1
-        for (int i = 0; i < WGS; i++) {
-            if (any) {
-                view_record(r, i, part_of(&p->forward));
-            } else {
-                r->view[i].x = -1;
-            }
-        }
-        mbarrier_arrive(AT(tile_full) + 8 * (count % RECORDS));
-        if (!any) {
-            break;
+    while (at->tile < p->tiles && !place_tile(&p->forward, at->tile, &r->facts)) {
+        at->tile = next_tile(p, at->round++);
+    }
+    const bool any = at->tile < p->tiles;
+    if (any) {
+        const tile_facts *t = &r->facts;
+        r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head + t->q_row0 +
+                 t->row0;
+        if (F8) {
+            scale_record(p, r);
         }
     }
-    if (p->ticket && tile == p->tiles + (int)gridDim.x - 1) {
+#pragma unroll 1
+    for (int i = 0; i < WGS; i++) {
+        if (any) {
+            view_record(r, i, place_in_tile(count, i), part_of(&p->forward));
+        } else {
+            r->view[i].x = -1;
+        }
+    }
+    return any;
+}
+
+/* A block's first record, before there are barriers: what it reads comes from afar. */
+DEVICE bool begin_schedule(const attni_forward_sm90_params *p, shared_memory *memory, scheduler *at) {
+    at->tile = blockIdx.x;
+    at->round = 1;
+    return write_record(p, memory, at, 0);
+}
+
+/* The others. A ticket is drawn no sooner than its record is wanted: tiles that a block holds and has not begun are
+ * what others lack at the end. */
+DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, scheduler *at,
+                     bool any) {
+    mbarrier_arrive(AT(tile_full));
+#pragma unroll 1
+    for (u32 count = 1; any; count++) {
+        mbarrier_sleep(AT(tile_empty) + 8 * (count % RECORDS), (count / RECORDS & 1) ^ 1);
+        at->tile = next_tile(p, at->round++);
+        any = write_record(p, memory, at, count);
+        mbarrier_arrive(AT(tile_full) + 8 * (count % RECORDS));
+    }
+    if (p->ticket && at->tile == p->tiles + (int)gridDim.x - 1) {
         *p->ticket = 0; /* the launch's last ticket */
     }
 }

@@ -23,6 +23,7 @@ struct matrix_state {
     int taken; /* BIAS: blocks whose bias has been taken */
     int values; /* the block whose V is taken next, where PASSING */
     int tiles; /* whose Q has been taken */
+    bool fresh; /* O has none of this tile's products yet */
     int storing; /* the Q slot that O is leaving from; -1 */
     float slope; /* of ALiBi, in powers of two */
     int block, begin; /* of the tile at hand: the block at work, and its first */
@@ -68,6 +69,9 @@ DEVICE packed_row place_packed(const attni_forward_params *p, const tile_facts *
     return r;
 }
 
+/* How many of a thread's elements of a row, columns 0, 1, 8, 9, 16, .., lie before a column. */
+DEVICE int elements_before(int column) { return max(0, ((column + 7) >> 3) + ((column + 6) >> 3)); }
+
 /* Hidden scores become -inf. */
 DEVICE void mask_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t, int warpgroup,
                         int block) {
@@ -77,14 +81,12 @@ DEVICE void mask_scores(float (&s)[BC / 2], const attni_forward_params *p, const
         const int own = PACKED ? place_packed(p, t, warpgroup, half).query : row + half * 8;
         const int last = (LIMITED ? min(own + t->last_key, t->keys - 1) : t->keys - 1) - key;
         const int first = MASK == 2 ? own + t->first_key - key : -SEEN_ALL;
+        const u32 seen =
+            low_bits(elements_before(last + 1)) & ~(MASK == 2 ? low_bits(elements_before(first)) : 0u);
 #pragma unroll
-        for (int i = 0; i < GROUPS; i++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                float *x = &s[i * 4 + half * 2 + e];
-                const int column = i * 8 + e;
-                *x = column <= last && (MASK < 2 || column >= first) ? *x : -ATTNI_INF;
-            }
+        for (int i = 0; i < GROUPS * 2; i++) {
+            float *x = &s[i / 2 * 4 + half * 2 + (i & 1)];
+            *x = (seen >> i & 1) ? *x : -ATTNI_INF;
         }
     }
 }

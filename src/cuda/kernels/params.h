@@ -224,6 +224,7 @@ typedef struct attni_forward_tiles {
     int value_slices;
     int shared_bytes; /* dynamic shared memory of a block */
     int q_slots; /* forward_sm90: Q tiles in shared memory */
+    int q_parts; /* forward_sm90: the same, counted in 64 rows */
     int direct; /* forward_sm90: O goes from registers to memory, not through its Q slot */
     int turns; /* forward_sm90: warpgroups take turns at issuing products */
     int bias_slots; /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
@@ -243,6 +244,7 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
  *   WGS      matrix warpgroups, of 64 rows each
  *   STAGES   slots of K, and of V
  *   Q_SLOTS  slots of Q
+ *   Q_PARTS  left out where it is WGS times that; else slots of 64 rows of Q, that come and go one by one
  *   DIRECT   1: O goes from registers to memory, not through its Q slot
  *   TURNS    1: warpgroups take turns at issuing products
  *   EARLY    column groups of 8 whose exponentials come before the wait for the product P V
@@ -263,10 +265,11 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
 /* Q slots, then STAGES slots of K and as many of V, and bias, all in chunks of 64 columns; records and barriers. */
 ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
     int chunks = (t->d + 63) / 64, chunks_v = (t->dv + 63) / 64;
-    return (t->q_slots * t->br * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
+    int q_barriers = t->q_parts == t->q_slots * (t->br / 64) ? t->q_slots : t->q_parts;
+    return (t->q_parts * 64 * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
            t->bias_slots * t->br * ((t->bc + 63) / 64) * 64 * 2 +
            ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
-           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 4 * t->stages + 2 * t->bias_slots * (t->br / 64)) * 8;
+           (2 * ATTNI_SM90_RECORDS + 2 * q_barriers + 4 * t->stages + 2 * t->bias_slots * (t->br / 64)) * 8;
 }
 
 /* The widths that forward_sm90 is compiled for; narrower dims are padded with zeros by the copy engine. */
@@ -304,7 +307,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         warpgroups = few ? 4 : 3;
         t->bc = few ? 64 : 128;
         t->stages = few ? 4 : 2;
-        t->q_slots = few && limited ? 3 : 2;
+        t->q_slots = few ? 3 : 2;
         t->turns = !(few && limited);
         t->early = few || limited || shaped ? 2 : 4;
     } else if (widest <= 128) {
@@ -327,6 +330,10 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     }
     t->br = 64 * warpgroups;
     t->warps = 4 * warpgroups;
+    t->q_parts = t->q_slots * warpgroups;
+    if (t->d == t->dv && (widest > 192 || (widest > 128 && limited)) && shaped != ATTNI_SM90_BIAS) {
+        t->q_parts = 3; /* one warpgroup's next Q arrives while the last one is read */
+    }
     t->direct = t->q_slots == 1 || (t->dv + 63) / 64 > (t->d + 63) / 64;
     t->blocks = 1;
     t->value_slices = 1;

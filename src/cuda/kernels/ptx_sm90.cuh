@@ -83,6 +83,11 @@ DEVICE void named_barrier_arrive(int barrier, int threads) {
 #define ATTNI_EVICT_FIRST 0x12F0000000000000ull /* createpolicy.fractional, whole, as a constant */
 #define ATTNI_EVICT_LAST 0x14F0000000000000ull
 
+/* 9.7.9.16 prefetch.tensormap: a map is read before it is wanted. */
+DEVICE void prefetch_tensor_map(const attni_tensor_map *map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 /* One box of a tensor (dim, row, head, batch) to shared memory; elements outside the tensor become zeros. */
 DEVICE void tma_load(u32 to, const attni_tensor_map *map, u32 barrier, int dim, int row, int head, int batch,
                      u64 policy) {
@@ -158,6 +163,20 @@ DEVICE bool elect_lane(void) {
 DEVICE float reciprocal_fast(float x) {
     float r;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+/* 9.7.3 lg2.approx.ftz: to 2^-22, of itself beyond [1/2, 2]. */
+DEVICE float log2_fast(float x) {
+    float r;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+/* 9.7.9.8 bmsk: the low `count` bits, 0 to 32. */
+DEVICE u32 low_bits(int count) {
+    u32 r;
+    asm("bmsk.clamp.b32 %0, 0, %1;" : "=r"(r) : "r"(count));
     return r;
 }
 
