@@ -1,11 +1,28 @@
 /*
- * What decode prefetches while it computes a block of keys: the next block's K and V, in the order of memory, to L2;
- * what the next loop reads, to L1. Compiled once per instruction set.
+ * The order in which decode reads a block, and what it prefetches meanwhile. Compiled once per instruction
+ * set.
+ *
+ * A block's quarters are read as four streams: lane j of its scores is key j / 4 of quarter j % 4,
+ *
+ *     lane    0 1  2  3   4 5  6  7   8 9 10 11   12 13 14 15
+ *     key     0 4  8 12   1 5  9 13   2 6 10 14    3  7 11 15
+ *
+ * so that four keys that are computed together are in pages of their own. A core's fill buffers hold 16
+ * lines, a third of what the memory's latency asks for; the rest is up to its prefetcher, which runs up to 20
+ * lines ahead within a page, and so needs several pages at once. Their addresses are translated at once too,
+ * which takes 400 ns where the page tables have to come from memory, while no prefetch retires. A row of the
+ * next block is asked for (to L2) while a row of this one is read, so that no more than a block lies waiting
+ * there: of lines that wait longer some are gone again.
  */
 #ifndef ATTNI_DECODE_AHEAD_H
 #define ATTNI_DECODE_AHEAD_H
 
+#include <string.h>
+
 #include "cpu/kernel.h"
+
+#define DECODE_KEYS 16
+#define DECODE_RUN (DECODE_KEYS / 4) /* of a block that a stream has */
 
 /* K or V of the task's heads: base of the first key and head, bytes from key to key and head to head. */
 typedef struct decode_panel {
@@ -13,111 +30,106 @@ typedef struct decode_panel {
     int64_t key_stride, head_stride, bytes; /* bytes of one row */
 } decode_panel;
 
-/*
- * What is prefetched beside bytes of K or V: so many lines of K and as many of V, at every so manieth turn of a loop.
- */
-#define AHEAD_LINES(bytes) ((bytes) < 128 ? 1 : (int)(bytes) / 128)
-#define AHEAD_TURNS(bytes) ((bytes) < 128 ? 128 / (int)(bytes) : 1)
+static inline int64_t lane_key(int64_t lane) { return lane % 4 * DECODE_RUN + lane / 4; }
 
-/*
- * The next block's lines of K and V in the order of memory: segments without a gap, as long as the strides allow. With
- * (batch, seqlen, heads, dim) packed the block is one segment, with (batch, heads, seqlen, dim) each head is one.
- */
-typedef struct decode_ahead {
-    const decode_panel *k, *v;
-    const char *k_line, *v_line;
-    int64_t lines; /* left in this segment */
-    int64_t key, segment, segments, segments_a_key, segment_lines;
-} decode_ahead;
-
-/* Some of them, for one loop. */
-typedef struct ahead_run {
-    const char *k, *v;
-} ahead_run;
-
-/* Begins segment a->segment; after the last one there are no lines. */
-static void ahead_segment(decode_ahead *a) {
-    if (a->segment >= a->segments) return;
-    const int64_t key = a->key + a->segment / a->segments_a_key, head = a->segment % a->segments_a_key;
-    a->k_line = a->k->base + key * a->k->key_stride + head * a->k->head_stride;
-    a->v_line = a->v->base + key * a->v->key_stride + head * a->v->head_stride;
-    a->lines = a->segment_lines;
+/* A row of a block's scores from the order of keys to that of lanes, and back. */
+static void lanes_of_keys(float *s) {
+    float keys[DECODE_KEYS];
+    memcpy(keys, s, sizeof keys);
+    for (int i = 0; i < DECODE_KEYS; i++) s[i] = keys[lane_key(i)];
 }
 
-/* Plans keys [key, key_end). */
-static void ahead_begin(decode_ahead *a, const decode_panel *k, const decode_panel *v, int64_t key,
-                        int64_t key_end, int64_t heads) {
-    const int64_t keys = attni_max(0, key_end - key);
-    const bool heads_touch = k->head_stride == k->bytes && v->head_stride == v->bytes;
-    const int64_t together = heads_touch ? heads : 1;
-    const bool keys_touch = k->key_stride == together * k->bytes && v->key_stride == together * v->bytes;
-    *a = (decode_ahead){.k = k, .v = v, .k_line = k->base, .v_line = v->base, .key = key};
-    a->segments_a_key = heads / together;
-    a->segments = keys > 0 ? a->segments_a_key * (keys_touch ? 1 : keys) : 0;
-    a->segment_lines = attni_ceil_div((keys_touch ? keys : 1) * together * attni_max(k->bytes, v->bytes), 64);
-    ahead_segment(a);
+static void keys_of_lanes(float *s) {
+    float lanes[DECODE_KEYS];
+    memcpy(lanes, s, sizeof lanes);
+    for (int i = 0; i < DECODE_KEYS; i++) s[lane_key(i)] = lanes[i];
 }
 
-/* Prefetches count lines of each at once, from segment to segment. */
-static void ahead_now(decode_ahead *a, int64_t count) {
-    for (; count > 0 && a->lines > 0; count--) {
-        simd_prefetch_far(a->k_line);
-        simd_prefetch_far(a->v_line);
-        a->k_line += 64;
-        a->v_line += 64;
-        if (--a->lines == 0) {
-            a->segment++;
-            ahead_segment(a);
+/*
+ * A head's rows of K (or V) in a block, and what is prefetched meanwhile: near, to L1, the rows of V (or K)
+ * that the loop after this one reads; far, to L2, as many rows of the next block.
+ */
+typedef struct decode_block {
+    const char *rows, *near, *far;
+    int64_t stride, near_stride, far_stride; /* from a stream's row to the next */
+    int64_t step, near_step; /* from stream to stream */
+} decode_block;
+
+/*
+ * The rows of a head, and of the one that comes next. Where the last block has fewer they are copied to last,
+ * and zeros after them.
+ */
+static decode_block block_of(const decode_panel *panel, int64_t heads, int64_t head, int64_t key,
+                             int64_t keys, const decode_panel *next, int64_t next_head, int64_t next_key,
+                             char *last) {
+    /* where the heads of a key lie side by side a stream's rows are one stretch, to be gone through in order */
+    const bool stretch = heads * panel->head_stride == panel->key_stride;
+    const int64_t ahead = key + DECODE_KEYS;
+    decode_block b = {
+        .rows = panel->base + head * panel->head_stride + key * panel->key_stride,
+        .near = next->base + next_head * next->head_stride + next_key * next->key_stride,
+        .far =
+            panel->base + ahead * panel->key_stride + head * panel->head_stride * (stretch ? DECODE_RUN : 1),
+        .stride = panel->key_stride,
+        .near_stride = next->key_stride,
+        .far_stride = stretch ? panel->head_stride : panel->key_stride,
+        .step = DECODE_RUN * panel->key_stride,
+        .near_step = DECODE_RUN * next->key_stride,
+    };
+    if (ahead >= keys) b.far = b.rows;
+    if (ahead <= keys) return b;
+    for (int64_t i = 0; i < DECODE_KEYS; i++) {
+        if (key + i < keys)
+            memcpy(last + i * panel->bytes, b.rows + i * panel->key_stride, (size_t)panel->bytes);
+        else
+            memset(last + i * panel->bytes, 0, (size_t)panel->bytes);
+    }
+    b.rows = last;
+    b.stride = panel->bytes;
+    b.step = DECODE_RUN * panel->bytes;
+    return b;
+}
+
+/* The rows of lanes that follow each other within four: their first, and bytes from one to the next. */
+typedef struct decode_rows {
+    const char *row, *near, *far;
+    int64_t step, near_step;
+} decode_rows;
+
+SIMD_INLINE decode_rows rows_at(const decode_block *b, int lane) {
+    const int64_t stream = lane % 4, row = lane / 4;
+    return (decode_rows){.row = b->rows + stream * b->step + row * b->stride,
+                         .near = b->near + stream * b->near_step + row * b->near_stride,
+                         .far = b->far + stream * b->step + row * b->far_stride,
+                         .step = b->step,
+                         .near_step = b->near_step};
+}
+
+/* Further by so many bytes of each row. */
+SIMD_INLINE void rows_move(decode_rows *r, int64_t bytes) {
+    r->row += bytes;
+    r->near += bytes;
+    r->far += bytes;
+}
+
+/* The lines of some rows that begin in their bytes [at, at + bytes), to which they point. */
+SIMD_INLINE void prefetch_rows(const decode_rows *r, const int rows, int64_t at, const int64_t bytes) {
+    if (bytes < 64 && at % 64 != 0) return;
+    SIMD_UNROLL
+    for (int i = 0; i < rows; i++) {
+        SIMD_UNROLL
+        for (int64_t more = 0; more < bytes; more += 64) {
+            simd_prefetch_far(r->far + i * r->step + more);
+            simd_prefetch_near(r->near + i * r->near_step + more);
         }
     }
 }
 
-/*
- * The next count lines. Where a segment ends they are prefetched at once, and the loop asks for lines after them, which
- * is harmless: they come next, or nothing does.
- */
-SIMD_INLINE ahead_run ahead_take(decode_ahead *a, int64_t count) {
-    if (a->lines <= count) {
-        ahead_now(a, count);
-        return (ahead_run){a->k_line, a->v_line};
-    }
-    const ahead_run run = {a->k_line, a->v_line};
-    a->k_line += 64 * count;
-    a->v_line += 64 * count;
-    a->lines -= count;
-    return run;
-}
-
-/* Lines of K and as many of V. A few at a time and often: the core has few buffers for lines in flight. */
-SIMD_INLINE void prefetch_lines(ahead_run *run, const int count) {
-    SIMD_UNROLL
-    for (int i = 0; i < count; i++) {
-        simd_prefetch_far(run->k + i * 64);
-        simd_prefetch_far(run->v + i * 64);
-    }
-    run->k += count * 64;
-    run->v += count * 64;
-}
-
-/* What the next loop reads, from L2 to L1: rows of K while values are summed, of V while scores are. */
-typedef struct decode_near {
-    const char *base;
-    int64_t key_stride;
-} decode_near;
-
-SIMD_INLINE decode_near near_of(const decode_panel *panel, int64_t head, int64_t key) {
-    return (decode_near){panel->base + head * panel->head_stride + key * panel->key_stride,
-                         panel->key_stride};
-}
-
-/* The lines of some rows that begin in their bytes [at, at + bytes). */
-SIMD_INLINE void prefetch_near(const char *line, int64_t stride, const int rows, int64_t at,
-                               const int64_t bytes) {
-    if (bytes < 64 && at % 64 != 0) return;
-    SIMD_UNROLL
-    for (int i = 0; i < rows; i++) {
-        for (int64_t more = 0; more < bytes; more += 64) simd_prefetch_near(line + i * stride + at + more);
-    }
+/* A head's first block, of so many keys. */
+static void prefetch_first(const decode_panel *panel, int64_t head, int64_t keys) {
+    const char *row = panel->base + head * panel->head_stride;
+    for (int64_t key = 0; key < attni_min(keys, DECODE_KEYS); key++, row += panel->key_stride)
+        for (int64_t at = 0; at < panel->bytes; at += 64) simd_prefetch_far(row + at);
 }
 
 #endif

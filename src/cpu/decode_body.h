@@ -1,26 +1,32 @@
 /*
- * Decode for one chunk of keys and several kv heads: few query rows (heads of a group, a few queries), so memory
- * is the limit, and each byte of K and V is read and converted once for all rows. Written once over the vector layer.
+ * Decode for one chunk of keys and several kv heads: few query rows (heads of a group, a few queries), so
+ * memory is the limit, and each byte of K and V is read and converted once for all rows. Written once over
+ * the vector layer.
  *
  *     s[row][key]  = sum over d of q[row][d] k[key][d]     dims in lanes; sums of several keys and rows folded at once
  *     p            = exp2((s - m) * scale)                 keys in lanes
  *     o[row][dim] += p[row][key] v[key][dim]               dims in lanes, accumulators in registers
  *
  * Keys go by blocks of DECODE_KEYS, and within a block head by head: the heads of a key lie side by side in
- * memory, so a block is one stretch of pages that is translated and streamed once. While a block is computed the
- * next is prefetched in the order of memory, a little with each pair of keys, which keeps the core's line fill
- * buffers full; without that their latency, not the memory's bandwidth, is the limit. The lines of the loop that
- * comes next, V's while scores are computed and K's while values are summed, are brought on from L2 to L1 (2 to 3%
- * faster). Rows are rounded up to 1, 4 or 8, for which the loops are compiled; rows that are absent hold zeros.
+ * memory, so a block is a few stretches of pages, each translated and streamed once. In which order, and what
+ * is prefetched, says decode_ahead.h. Rows are rounded up to 1, 4 or 8, for which the loops are compiled;
+ * rows that are absent hold zeros.
  *
- * Every instruction counts, though memory is the limit: a core that reads at its peak slows down to 0.88 of it
- * with 8 no-operations a cache line and to 0.85 with 24 (Emerald Rapids, the other hardware thread busy), with the
- * multiply-adds of 4 rows and nothing else to 0.87, whatever the order of reading. Data that lie in L2 go through
- * these loops 1.8 times as fast as memory gives them.
- * Tried: blocks of 32 and 64 keys (2 and 7% slower, most of it before a chunk's first block has arrived); prefetch
- * to L1 instead of L2 (equal, 5% slower than L2 and then L1), of every second line only (a fifth slower), in bursts
- * of 16 lines and more (slower), during softmax too (2.5% slower), none (half the speed); softmax inlined (equal);
- * K and V in the order of memory, all heads of a key, with o in L1 instead of registers (a trial loop, 7% slower).
+ * Where the time goes (Emerald Rapids, one thread, 8 heads of 4 rows, dim 128, bf16; time-stamp counts around
+ * each head of a block, 128 lines of 64 bytes): 540 to 620 ns at the rate of reading alone; 310 to 360 ns
+ * with data that lie in L2, part of it for the queries and sums, which K and V drive from L1 to L2; 640 to
+ * 750 ns from memory. What the counts' tails showed: with K and V prefetched as one stretch each, one head in
+ * ten waited 430 ns for a page's translation, and every block's first head for its first lines; a prefetch to
+ * L2 is dropped now and then (1 to 3 in 100 of one stream, 1 to 2 in 1000 of four), and then a load waits for
+ * memory.
+ * Tried: blocks of 32 and 64 keys (4 and 7% slower: the next block lies farther ahead); prefetch to L1
+ * instead of L2 (9% slower), a second one halfway (1% slower), of every second line only (a fifth slower), in
+ * bursts of 16 lines and more (slower), during softmax too (2.5% slower), queries and sums of the next head
+ * to L1 (3% slower), a line of each page table ahead (equal), none (half the speed); quarters of the chunk as
+ * streams instead of the block's (1 to 2% faster on one machine, 9% slower on another of the kind); streams
+ * begun at several places of a page (equal); chunks of 1,024 and 512 keys (1 and 4% slower); softmax inlined
+ * (equal); K and V in the order of memory, all heads of a key, with o in L1 instead of registers (a trial
+ * loop, 7% slower).
  */
 #ifndef ATTNI_DECODE_BODY_H
 #define ATTNI_DECODE_BODY_H
@@ -54,7 +60,6 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 #define DECODE_COMPACT 0
 #endif
 
-#define DECODE_KEYS 16
 #define DECODE_TILE_ROWS 64
 #define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
 #define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
@@ -72,44 +77,57 @@ typedef struct decode_head {
 typedef struct decode_scratch {
     decode_head *heads;
     int64_t count;
-    float *s; /* two of [row][key] */
-    int64_t ld_o;
+    float *s;   /* two of [row][key] */
+    char *last; /* the rows of a block that is not whole */
+    int64_t slots, ld_o;
     score_units units;
     int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
     int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
     decode_panel k, v;                                      /* from the first key that any row sees */
 } decode_scratch;
 
-static int64_t decode_head_floats(int64_t dim_qk, int64_t dim_v) {
-    return ATTNI_DECODE_ROWS * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
+/* Rows that the loops are compiled for, which a head of so many rows takes. */
+static int64_t decode_slots(int64_t rows) {
+    return rows == 1 ? 1 : rows <= 4 && !DECODE_COMPACT ? 4 : ATTNI_DECODE_ROWS;
+}
+
+static int64_t decode_head_floats(int64_t slots, int64_t dim_qk, int64_t dim_v) {
+    return slots * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
+}
+
+static int64_t decode_last_floats(int64_t dim_qk, int64_t dim_v) {
+    return DECODE_KEYS * attni_round_up(attni_max(dim_qk, dim_v), 16);
 }
 
 /* groups: of up to ATTNI_DECODE_ROWS rows a head. */
 static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
     const int64_t count = heads * groups;
     const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
-    return structs + (size_t)(2 * ATTNI_DECODE_ROWS * DECODE_KEYS +
-                              count * attni_round_up(decode_head_floats(dim_qk, dim_v), 16)) *
-                         sizeof(float);
+    return structs +
+           (size_t)(2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v) +
+                    count * attni_round_up(decode_head_floats(ATTNI_DECODE_ROWS, dim_qk, dim_v), 16)) *
+               sizeof(float);
 }
 
 /* The states of each head's rows, a head's together, so that its keys are still in the caches. */
 static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t rows, int64_t dim_qk,
                          int64_t dim_v) {
     const int64_t groups = attni_ceil_div(rows, ATTNI_DECODE_ROWS);
+    w->slots = decode_slots(rows);
     w->ld_o = attni_round_up(dim_v, DECODE_STEP);
     w->count = heads * groups;
     w->heads = (decode_head *)(void *)base;
     w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
-    float *floats = w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS;
+    w->last = (char *)(w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS);
+    float *floats = w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v);
     for (int64_t i = 0; i < w->count; i++) {
         decode_head *h = &w->heads[i];
         h->head = i / groups;
         h->row_begin = i % groups * ATTNI_DECODE_ROWS;
         h->rows = attni_min(ATTNI_DECODE_ROWS, rows - h->row_begin);
         h->q = floats;
-        h->o = floats + ATTNI_DECODE_ROWS * attni_round_up(dim_qk, DECODE_STEP);
-        floats += attni_round_up(decode_head_floats(dim_qk, dim_v), 16);
+        h->o = floats + w->slots * attni_round_up(dim_qk, DECODE_STEP);
+        floats += attni_round_up(decode_head_floats(w->slots, dim_qk, dim_v), 16);
     }
 }
 
@@ -117,11 +135,10 @@ static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t r
 
 /* DECODE_STEP dims of a few keys; the first ones begin the sums. */
 SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dtype, const bool first,
-                            const float *q, const char *from, const int64_t offset[4],
-                            vf acc[4][ATTNI_DECODE_ROWS]) {
+                            const float *q, const char *from, int64_t step, vf acc[4][ATTNI_DECODE_ROWS]) {
     vf k[4][2];
     SIMD_UNROLL
-    for (int i = 0; i < keys; i++) simd_load_two(dtype, from + offset[i], k[i]);
+    for (int i = 0; i < keys; i++) simd_load_two(dtype, from + i * step, k[i]);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
@@ -135,26 +152,20 @@ SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dty
 }
 
 /*
- * Products of a few keys, at byte offsets from the first, so that enough sums are in flight and each load of q serves several:
- * x[row * span + key]. One pointer reaches q of all rows.
+ * Products of a few keys, step bytes apart, so that enough sums are in flight and each load of q serves
+ * several: x[row * span + key]. One pointer reaches q of all rows.
  */
 SIMD_INLINE void score_keys(const int rows, const int keys, const int span, const attn_dtype dtype,
-                            const float *q, const char *from, const int64_t offset[4], decode_ahead *ahead,
-                            const decode_near *near, int64_t key, int64_t dim, vf *x) {
-    const int64_t size = dtype == ATTN_F32 ? 4 : 2;
-    const int lines = AHEAD_LINES(keys * DECODE_STEP * size), turns = AHEAD_TURNS(keys * DECODE_STEP * size);
-    ahead_run run = ahead_take(ahead, attni_ceil_div(dim, turns * DECODE_STEP) * lines);
+                            const float *q, decode_rows at, int64_t dim, vf *x) {
+    const int64_t bytes = DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2);
     vf acc[4][ATTNI_DECODE_ROWS];
-    const char *soon = near->base + key * near->key_stride;
-    prefetch_lines(&run, lines);
-    prefetch_near(soon, near->key_stride, keys, 0, DECODE_STEP * size);
-    score_step(rows, keys, dtype, true, q, from, offset, acc);
-    for (int64_t d = DECODE_STEP; d < dim; d += DECODE_STEP) {
-        if (d % (turns * DECODE_STEP) == 0) prefetch_lines(&run, lines);
-        prefetch_near(soon, near->key_stride, keys, d * size, DECODE_STEP * size);
-        from += DECODE_STEP * size;
-        q += ATTNI_DECODE_ROWS * DECODE_STEP;
-        score_step(rows, keys, dtype, false, q, from, offset, acc);
+    prefetch_rows(&at, keys, 0, bytes);
+    score_step(rows, keys, dtype, true, q, at.row, at.step, acc);
+    for (int64_t d = 1; d < dim / DECODE_STEP; d++) {
+        rows_move(&at, bytes);
+        q += rows * DECODE_STEP;
+        prefetch_rows(&at, keys, d * bytes, bytes);
+        score_step(rows, keys, dtype, false, q, at.row, at.step, acc);
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -173,19 +184,18 @@ SIMD_INLINE void score_sums(const int rows, const int span, const vf *x, float *
 }
 
 /* Adds the products of the last dims, where they are fewer than DECODE_STEP: of any dtype, and rarely needed. */
-static void score_rest(attn_dtype dtype, float *s, const decode_head *h, const decode_panel *k,
-                       decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
+static void score_rest(int64_t slots, attn_dtype dtype, float *s, const decode_head *h, const decode_block *k,
+                       int64_t dim) {
     const int64_t d = dim / DECODE_STEP * DECODE_STEP, size = dtype == ATTN_F32 ? 4 : 2;
-    const char *from = k->base + h->head * k->head_stride + key * k->key_stride + d * size;
-    ahead_now(ahead, attni_ceil_div(count * (dim - d) * size, 128));
+    const char *from = k->rows + d * size;
     for (int64_t row = 0; row < h->rows; row++) {
-        const float *q = h->q + d * ATTNI_DECODE_ROWS + row * DECODE_STEP;
-        for (int64_t j = 0; j < count; j += SIMD_LANES) {
+        const float *q = h->q + d * slots + row * DECODE_STEP;
+        for (int64_t j = 0; j < DECODE_KEYS; j += SIMD_LANES) {
             vf x[SIMD_LANES];
-            for (int64_t i = 0; i < SIMD_LANES;
-                 i++) { /* beyond the last key that one again, which nobody sees */
+            for (int64_t i = 0; i < SIMD_LANES; i++) {
                 vf two[2];
-                simd_load_two_part(dtype, from + attni_min(j + i, count - 1) * k->key_stride, dim - d, two);
+                simd_load_two_part(dtype, from + (j + i) % 4 * k->step + (j + i) / 4 * k->stride, dim - d,
+                                   two);
                 x[i] = vf_fma(two[1], vf_load(q + SIMD_LANES), vf_mul(two[0], vf_load(q)));
             }
             float *at = s + row * DECODE_KEYS + j;
@@ -194,39 +204,29 @@ static void score_rest(attn_dtype dtype, float *s, const decode_head *h, const d
     }
 }
 
-/* Raw products of keys [key, key + count) of the chunk, over all steps of dims that are whole. */
+/* Raw products of a block's keys, over all steps of dims that are whole. */
 SIMD_INLINE void decode_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
-                               const decode_panel *k, decode_ahead *ahead, const decode_near *near,
-                               int64_t key, int64_t count, int64_t dim) {
-    const char *base = k->base + h->head * k->head_stride + key * k->key_stride;
+                               const decode_block *k, int64_t dim) {
     const int together =
         rows <= 4 && SIMD_REGISTERS >= 32 ? 4 : 2; /* sums in registers: 16 of 32, or 8 of 16 */
     const int span = rows * together >= SIMD_LANES ? together : SIMD_LANES / rows;
-    for (int64_t j = 0; j < count; j += span) {
+    for (int lane = 0; lane < DECODE_KEYS; lane += span) {
         vf x[SIMD_SUMS];
-        for (int i = 0; i < span; i += together) {
-            /* beyond the block's end its last key again: softmax hides those scores */
-            const int64_t first = attni_min(j + i, count - 1), last = count - 1 - first;
-            const int64_t offset[4] = {0, attni_min(1, last) * k->key_stride,
-                                       attni_min(2, last) * k->key_stride,
-                                       attni_min(3, last) * k->key_stride};
-            score_keys(rows, together, span, dtype, h->q, base + first * k->key_stride, offset, ahead, near,
-                       j + i, dim, x + i);
-        }
-        score_sums(rows, span, x, s + j);
+        for (int i = 0; i < span; i += together)
+            score_keys(rows, together, span, dtype, h->q, rows_at(k, lane + i), dim, x + i);
+        score_sums(rows, span, x, s + lane);
     }
 }
 
 /* All dims. */
 SIMD_INLINE void decode_all_scores(const int rows, const attn_dtype dtype, float *s, const decode_head *h,
-                                   const decode_panel *k, decode_ahead *ahead, const decode_near *near,
-                                   int64_t key, int64_t count, int64_t dim) {
+                                   const decode_block *k, int64_t dim) {
     const int64_t whole = dim / DECODE_STEP * DECODE_STEP;
     if (whole > 0)
-        decode_scores(rows, dtype, s, h, k, ahead, near, key, count, whole);
+        decode_scores(rows, dtype, s, h, k, whole);
     else
         memset(s, 0, ATTNI_DECODE_ROWS * DECODE_KEYS * sizeof(float));
-    if (whole < dim) score_rest(dtype, s, h, k, ahead, key, count, dim);
+    if (whole < dim) score_rest(rows, dtype, s, h, k, dim);
 }
 
 /* ---------------------------------------------------------------- values */
@@ -249,30 +249,28 @@ SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dt
 /* o[row][dims from d] += sum over keys of p[row][key] v[key][dims], DECODE_STEP dims so many times. */
 SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype dtype,
                                const decode_scratch *w, const float *s, const decode_head *h,
-                               const decode_panel *v, decode_ahead *ahead, const decode_near *near,
-                               int64_t key, int64_t count, int64_t d) {
-    const char *from = v->base + h->head * v->head_stride + key * v->key_stride;
-    const int64_t size = dtype == ATTN_F32 ? 4 : 2;
+                               const decode_block *v, int64_t d) {
+    const int64_t size = dtype == ATTN_F32 ? 4 : 2, bytes = steps * DECODE_STEP * size;
     float *o = h->o + d;
     vf acc[ATTNI_DECODE_ROWS][4];
-    from += d * size;
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
         for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_load(o + r * w->ld_o + c * SIMD_LANES);
     }
-    const int64_t bytes = 2 * steps * DECODE_STEP * size; /* of two keys, which make a turn */
-    const int lines = AHEAD_LINES(bytes), turns = AHEAD_TURNS(bytes);
-    ahead_run run = ahead_take(ahead, attni_ceil_div(count, 2 * turns) * lines);
-    const char *soon = near->base;
-    for (int64_t j = 0; j < count; j += 2) {
-        if (j % (2 * turns) == 0) prefetch_lines(&run, lines);
-        prefetch_near(soon, near->key_stride, 2, d * size, steps * DECODE_STEP * size);
-        soon += 2 * near->key_stride;
-        value_step(rows, steps, dtype, s + j, from, acc);
-        /* after an odd number of keys the last one again, whose probability is 0 there */
-        value_step(rows, steps, dtype, s + j + 1, j + 1 < count ? from + v->key_stride : from, acc);
-        from += 2 * v->key_stride;
+    decode_rows at = rows_at(v, 0);
+    rows_move(&at, d * size);
+    for (int lane = 0; lane < DECODE_KEYS; lane += 4) {
+        SIMD_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const decode_rows one = {at.row + i * at.step, at.near + i * at.near_step, at.far + i * at.step,
+                                     0, 0};
+            prefetch_rows(&one, 1, d * size, bytes);
+            value_step(rows, steps, dtype, s + lane + i, one.row, acc);
+        }
+        at.row += v->stride;
+        at.near += v->near_stride;
+        at.far += v->far_stride;
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -283,17 +281,16 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
 
 /* The last dims, where they are fewer than DECODE_STEP: of any dtype, and rarely needed. */
 static void value_rest(attn_dtype dtype, const decode_scratch *w, const float *s, const decode_head *h,
-                       const decode_panel *v, decode_ahead *ahead, int64_t key, int64_t count, int64_t dim) {
+                       const decode_block *v, int64_t dim) {
     const int64_t d = dim / DECODE_STEP * DECODE_STEP, size = dtype == ATTN_F32 ? 4 : 2;
-    const char *from = v->base + h->head * v->head_stride + key * v->key_stride + d * size;
-    ahead_now(ahead, attni_ceil_div(count * (dim - d) * size, 128));
+    const char *from = v->rows + d * size;
     for (int64_t row = 0; row < h->rows; row++) {
         float *o = h->o + row * w->ld_o + d;
         vf first = vf_load(o), second = vf_load(o + SIMD_LANES);
-        for (int64_t j = 0; j < count; j++) {
+        for (int64_t j = 0; j < DECODE_KEYS; j++) {
             const vf p = vf_set1(s[row * DECODE_KEYS + j]);
             vf two[2];
-            simd_load_two_part(dtype, from + j * v->key_stride, dim - d, two);
+            simd_load_two_part(dtype, from + j % 4 * v->step + j / 4 * v->stride, dim - d, two);
             first = vf_fma(p, two[0], first);
             second = vf_fma(p, two[1], second);
         }
@@ -304,16 +301,13 @@ static void value_rest(attn_dtype dtype, const decode_scratch *w, const float *s
 
 /* All dims. */
 SIMD_INLINE void decode_all_values(const int rows, const attn_dtype dtype, const decode_scratch *w,
-                                   const float *s, const decode_head *h, const decode_panel *v,
-                                   decode_ahead *ahead, const decode_near *near, int64_t key, int64_t count,
-                                   int64_t dim) {
+                                   const float *s, const decode_head *h, const decode_block *v, int64_t dim) {
     const int steps = rows > 4 ? 1 : 2; /* of dims whose o is in registers */
     int64_t d = 0;
     for (; d + steps * DECODE_STEP <= dim; d += steps * DECODE_STEP)
-        decode_values(rows, steps, dtype, w, s, h, v, ahead, near, key, count, d);
-    if (steps > 1 && d + DECODE_STEP <= dim)
-        decode_values(rows, 1, dtype, w, s, h, v, ahead, near, key, count, d);
-    if (dim % DECODE_STEP != 0) value_rest(dtype, w, s, h, v, ahead, key, count, dim);
+        decode_values(rows, steps, dtype, w, s, h, v, d);
+    if (steps > 1 && d + DECODE_STEP <= dim) decode_values(rows, 1, dtype, w, s, h, v, d);
+    if (dim % DECODE_STEP != 0) value_rest(dtype, w, s, h, v, dim);
 }
 
 /* ---------------------------------------------------------------- softmax of one row's block */
@@ -350,10 +344,10 @@ static void decode_dropout(const attni_job *job, const attni_tile *tile, int64_t
     }
 }
 
-/* One row's scores, of which there are count, to probabilities in place; moves m, l and the row's o. */
-static void row_probabilities(const decode_scratch *w, decode_head *h, int64_t row, int64_t count, float *s) {
+/* One row's scores of a block to probabilities in place; moves m, l and the row's o. */
+static void row_probabilities(const decode_scratch *w, decode_head *h, int64_t row, float *s) {
     vf highest = vf_set1(-INFINITY);
-    for (int64_t j = 0; j < count; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
+    for (int64_t j = 0; j < DECODE_KEYS; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
     const vf scale = vf_set1(w->units.to_log2);
     float *l = h->l + row * SIMD_LANES;
     /* the maximum itself is asked for only where it has outgrown the reference: folding lanes takes long */
@@ -367,7 +361,7 @@ static void row_probabilities(const decode_scratch *w, decode_head *h, int64_t r
     }
     const vf reference = vf_set1(h->m[row] == -INFINITY ? 0 : h->m[row]);
     vf sum = vf_load(l);
-    for (int64_t j = 0; j < count; j += SIMD_LANES) {
+    for (int64_t j = 0; j < DECODE_KEYS; j += SIMD_LANES) {
         const vf p = vf_exp2(vf_sub(vf_load(s + j), reference), scale);
         sum = vf_add(sum, p);
         vf_store(s + j, p);
@@ -379,23 +373,30 @@ static void row_probabilities(const decode_scratch *w, decode_head *h, int64_t r
 static void decode_softmax(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
                            decode_head *h, int64_t row, int64_t key, int64_t count, float *s) {
     const int64_t tile_row = h->row_begin + row;
-    const int64_t padded = attni_round_up(count, SIMD_LANES);
-    if (job->options & ATTNI_SCORE_OPTIONS) decode_options(job, tile, tile_row, key, count, s);
-    if (count < padded || key < w->begin[tile_row] || key + count > w->end[tile_row])
-        for (int64_t j = 0; j < padded; j++)
-            if (j >= count || key + j < w->begin[tile_row] || key + j >= w->end[tile_row]) s[j] = -INFINITY;
-    row_probabilities(w, h, row, padded, s);
-    if (job->options & ATTNI_DROPOUT) decode_dropout(job, tile, tile_row, key, count, s);
+    if (job->options & ATTNI_SCORE_OPTIONS) {
+        keys_of_lanes(s);
+        decode_options(job, tile, tile_row, key, count, s);
+        lanes_of_keys(s);
+    }
+    if (count < DECODE_KEYS || key < w->begin[tile_row] || key + count > w->end[tile_row])
+        for (int64_t j = 0; j < DECODE_KEYS; j++) {
+            const int64_t at = key + lane_key(j);
+            if (at >= key + count || at < w->begin[tile_row] || at >= w->end[tile_row]) s[j] = -INFINITY;
+        }
+    row_probabilities(w, h, row, s);
+    if (job->options & ATTNI_DROPOUT) {
+        keys_of_lanes(s);
+        decode_dropout(job, tile, tile_row, key, count, s);
+        lanes_of_keys(s);
+    }
 }
 
 /* ---------------------------------------------------------------- the chunk */
 
 SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attni_job *job,
-                              const attni_tile *tile, decode_scratch *w, int64_t key_begin, int64_t key_end) {
+                              const attni_tile *tile, decode_scratch *w, int64_t key_begin, int64_t keys) {
     const attn_problem *p = job->p;
-    const int64_t count_all = key_end - key_begin;
     const decode_panel k = w->k, v = w->v;
-    decode_ahead ahead;
     /*
      * The values of a head follow the next head's scores, so that neither waits for softmax:
      * scores(h + 1), values(h), softmax(h + 1), scores(h + 2), values(h + 1), ...
@@ -407,26 +408,26 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
     attni_tile one = *tile;
     const bool plain = (job->options & (ATTNI_SCORE_OPTIONS | ATTNI_DROPOUT)) == 0;
     for (;;) {
-        const int64_t count = attni_min(DECODE_KEYS, count_all - key);
+        const int64_t count = attni_min(DECODE_KEYS, keys - key);
         decode_head *h = &w->heads[i];
-        if (i == 0)
-            ahead_begin(&ahead, &k, &v, key + DECODE_KEYS, attni_min(key + 2 * DECODE_KEYS, count_all),
-                        tile->heads);
         if (before == NULL) before = h;
         const bool last = i + 1 == w->count;
-        const decode_near near_v = near_of(&v, before->head, before_key),
-                          near_k =
-                              near_of(&k, w->heads[last ? 0 : i + 1].head, last ? key + DECODE_KEYS : key);
-        if (count > 0) decode_all_scores(rows, dtype, s, h, &k, &ahead, &near_v, key, count, p->dim_qk);
-        if (begun)
-            decode_all_values(rows, dtype, w, before_s, before, &v, &ahead, &near_k, before_key,
-                              attni_min(DECODE_KEYS, count_all - before_key), p->dim_v);
+        if (count > 0) {
+            const decode_block block =
+                block_of(&k, tile->heads, h->head, key, keys, &v, before->head, before_key, w->last);
+            decode_all_scores(rows, dtype, s, h, &block, p->dim_qk);
+        }
+        if (begun) {
+            const decode_block block =
+                block_of(&v, tile->heads, before->head, before_key, keys, &k, w->heads[last ? 0 : i + 1].head,
+                         last ? key + DECODE_KEYS : key, w->last);
+            decode_all_values(rows, dtype, w, before_s, before, &block, p->dim_v);
+        }
         begun = true;
         if (count <= 0) return;
         one.head_kv = tile->head_kv + h->head;
         if (plain && key_begin + key >= w->full_begin && key_begin + key + DECODE_KEYS <= w->full_end) {
-            for (int64_t row = 0; row < h->rows; row++)
-                row_probabilities(w, h, row, DECODE_KEYS, s + row * DECODE_KEYS);
+            for (int64_t row = 0; row < h->rows; row++) row_probabilities(w, h, row, s + row * DECODE_KEYS);
         } else {
             for (int64_t row = 0; row < h->rows; row++)
                 decode_softmax(job, &one, w, h, row, key_begin + key, count, s + row * DECODE_KEYS);
@@ -444,30 +445,30 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
 }
 
 SIMD_INLINE void decode_dtype(const attn_dtype dtype, const attni_job *job, const attni_tile *tile,
-                              decode_scratch *w, int64_t begin, int64_t end) {
-    if (tile->row_end == 1)
-        decode_chunk(1, dtype, job, tile, w, begin, end);
-    else if (tile->row_end <= 4 && !DECODE_COMPACT)
-        decode_chunk(4, dtype, job, tile, w, begin, end);
+                              decode_scratch *w, int64_t begin, int64_t keys) {
+    if (w->slots == 1)
+        decode_chunk(1, dtype, job, tile, w, begin, keys);
+    else if (w->slots == 4 && !DECODE_COMPACT)
+        decode_chunk(4, dtype, job, tile, w, begin, keys);
     else
-        decode_chunk(ATTNI_DECODE_ROWS, dtype, job, tile, w, begin, end);
+        decode_chunk(ATTNI_DECODE_ROWS, dtype, job, tile, w, begin, keys);
 }
 
 /* Not inlined: compilers take longer over one large function than over three. */
 static SIMD_CALLED void decode_f32(const attni_job *job, const attni_tile *tile, decode_scratch *w,
-                                   int64_t begin, int64_t end) {
-    decode_dtype(ATTN_F32, job, tile, w, begin, end);
+                                   int64_t begin, int64_t keys) {
+    decode_dtype(ATTN_F32, job, tile, w, begin, keys);
 }
 
 static SIMD_CALLED void decode_f16(const attni_job *job, const attni_tile *tile, decode_scratch *w,
-                                   int64_t begin, int64_t end) {
-    decode_dtype(DECODE_COMPACT ? job->p->dtype_kv : ATTN_F16, job, tile, w, begin, end);
+                                   int64_t begin, int64_t keys) {
+    decode_dtype(DECODE_COMPACT ? job->p->dtype_kv : ATTN_F16, job, tile, w, begin, keys);
 }
 
 #if !DECODE_COMPACT
 static SIMD_CALLED void decode_bf16(const attni_job *job, const attni_tile *tile, decode_scratch *w,
-                                    int64_t begin, int64_t end) {
-    decode_dtype(ATTN_BF16, job, tile, w, begin, end);
+                                    int64_t begin, int64_t keys) {
+    decode_dtype(ATTN_BF16, job, tile, w, begin, keys);
 }
 #else
 #define decode_bf16 decode_f16
@@ -493,36 +494,34 @@ static void unorder_lanes(attn_dtype dtype, const float *from, float *to) {
 }
 
 /* q of a head's rows, as score_keys wants it. */
-static void load_queries(const attni_job *job, const attni_tile *tile, decode_head *h) {
+static void load_queries(const attni_job *job, const attni_tile *tile, int64_t slots, decode_head *h) {
     float floats[ATTNI_DIM_LIMIT + DECODE_STEP] = {0};
     for (int64_t row = 0; row < h->rows; row++) {
         simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, job->p->dim_qk);
         for (int64_t d = 0; d < job->p->dim_qk; d += DECODE_STEP)
-            order_lanes(job->p->dtype_kv, floats + d, h->q + d * ATTNI_DECODE_ROWS + row * DECODE_STEP);
+            order_lanes(job->p->dtype_kv, floats + d, h->q + d * slots + row * DECODE_STEP);
         h->m[row] = -INFINITY;
     }
 }
 
 /* The states of all heads before the first key, while the first block, of keys [begin, end), comes from memory. */
 static void prepare_heads(const attni_job *job, const attni_tile *tile, decode_scratch *w, int64_t begin,
-                          int64_t end) {
+                          int64_t keys) {
     const attn_problem *p = job->p;
     const int64_t size = p->dtype_kv == ATTN_F32 ? 4 : 2;
     w->k = (decode_panel){attni_k_row(job, tile, begin), p->k.seqlen * size, p->k.heads * size,
                           p->dim_qk * size};
     w->v =
         (decode_panel){attni_v_row(job, tile, begin), p->v.seqlen * size, p->v.heads * size, p->dim_v * size};
-    decode_ahead ahead;
-    ahead_begin(&ahead, &w->k, &w->v, 0, end - begin, tile->heads);
-    const int64_t share = attni_ceil_div(ahead.segments * ahead.segment_lines, w->count);
     attni_tile one = *tile;
     for (int64_t i = 0; i < w->count; i++) {
         decode_head *h = &w->heads[i];
         one.head_kv = tile->head_kv + h->head;
-        memset(h->q, 0, (size_t)decode_head_floats(p->dim_qk, p->dim_v) * sizeof(float));
+        memset(h->q, 0, (size_t)decode_head_floats(w->slots, p->dim_qk, p->dim_v) * sizeof(float));
         memset(h->l, 0, sizeof h->l);
-        load_queries(job, &one, h);
-        ahead_now(&ahead, share);
+        load_queries(job, &one, w->slots, h);
+        prefetch_first(&w->k, h->head, keys);
+        prefetch_first(&w->v, h->head, keys);
     }
     memset(w->s, 0, 2 * ATTNI_DECODE_ROWS * DECODE_KEYS * sizeof(float));
 }
@@ -571,14 +570,14 @@ static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int6
     const int64_t begin =
         attni_max(key_begin, seen_begin == INT64_MAX ? key_end : seen_begin / DECODE_KEYS * DECODE_KEYS);
     const int64_t end = attni_min(key_end, seen_end);
-    prepare_heads(job, tile, &w, begin, attni_min(begin + DECODE_KEYS, end));
+    prepare_heads(job, tile, &w, begin, end - begin);
     if (begin < end) {
         if (p->dtype_kv == ATTN_F32)
-            decode_f32(job, tile, &w, begin, end);
+            decode_f32(job, tile, &w, begin, end - begin);
         else if (p->dtype_kv == ATTN_F16)
-            decode_f16(job, tile, &w, begin, end);
+            decode_f16(job, tile, &w, begin, end - begin);
         else
-            decode_bf16(job, tile, &w, begin, end);
+            decode_bf16(job, tile, &w, begin, end - begin);
     }
     for (int64_t i = 0; i < w.count; i++) {
         const int64_t offset = w.heads[i].head * partial_stride;
