@@ -1,0 +1,63 @@
+/*
+ * Decode over whole blocks, whose quarters are read as four streams (decode_ahead.h), over lengths beside them,
+ * and over both layouts of K and V, on every tier. The oracle judges; a key that is read twice or never shows by
+ * far.
+ */
+#include <math.h>
+
+#include "properties/packed.h"
+#include "reference/reference.h"
+
+static void test_shape(attn_context *context, attn_isa isa, attn_dtype dtype, int64_t group, int64_t keys,
+                       int heads_apart) {
+    attni_random random = {(uint64_t)(keys * 100 + group)};
+    attn_problem sizes = ATTN_PROBLEM_INIT;
+    sizes.batch = 1;
+    sizes.heads_kv = 3;
+    sizes.heads_q = 3 * group;
+    sizes.seqlen_q = 1;
+    sizes.seqlen_k = keys;
+    sizes.dim_qk = 40;
+    sizes.dim_v = 72;
+    if (heads_apart) { /* (batch, heads, seqlen, dim) */
+        sizes.k = (attn_strides){0, sizes.dim_qk, keys * sizes.dim_qk};
+        sizes.v = (attn_strides){0, sizes.dim_v, keys * sizes.dim_v};
+    }
+    packed a = packed_make(&sizes, dtype, &random);
+    NEED(packed_run(&a, context, isa, 2));
+    attni_reference_result truth = {.o = test_memory((size_t)a.o_count * sizeof(double)),
+                                    .lse = test_memory((size_t)a.rows * sizeof(double))};
+    NEED(attni_reference_forward(&a.problem, &a.tensors, &truth) == 0);
+    double off = 0, off_lse = 0;
+    for (int64_t i = 0; i < a.o_count; ++i) {
+        const double error = fabs(attni_reference_load(a.o, dtype, i) - truth.o[i]);
+        if (!(error <= off)) off = error;
+    }
+    for (int64_t i = 0; i < a.rows; ++i) {
+        const double error = fabs((double)a.lse[i] - truth.lse[i]);
+        if (!(error <= off_lse)) off_lse = error;
+    }
+    /* outputs are averages of many values, about 0.1 */
+    CHECK(off <= packed_slack(dtype) / 10, "tier %d, dtype %d, %lld keys, group %lld: o is off by %g",
+          (int)isa, (int)dtype, (long long)keys, (long long)group, off);
+    CHECK(off_lse <= 1e-5, "tier %d, dtype %d, %lld keys, group %lld: lse is off by %g", (int)isa, (int)dtype,
+          (long long)keys, (long long)group, off_lse);
+    free(truth.o);
+    free(truth.lse);
+    packed_free(&a);
+}
+
+int main(void) {
+    static const int64_t keys[] = {1, 16, 63, 64, 65, 80, 272, 2112};
+    static const int64_t groups[] = {1, 4, 8};
+    static const attn_dtype dtypes[] = {ATTN_F32, ATTN_F16, ATTN_BF16};
+    attn_context *context = test_context(2);
+    for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16; ++isa) {
+        if (!test_has_tier((attn_isa)isa)) continue;
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; ++k)
+            for (size_t d = 0; d < 3; ++d)
+                test_shape(context, (attn_isa)isa, dtypes[d], groups[(k + d) % 3], keys[k], k % 2 == 1);
+    }
+    attn_context_destroy(context);
+    return test_report();
+}
