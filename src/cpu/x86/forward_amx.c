@@ -122,13 +122,14 @@ static void ahead_unit(amx_walk *walk, const amx_unit *u) {
     const attn_problem *p = job->p;
     amx_ahead *a = &walk->ahead;
     const int64_t row = walk->tile->row_begin + u->sub * FORWARD_SUB_ROWS;
+    const int64_t left = walk->tile->row_end - row;
     a->count = a->next = 0;
-    for (int64_t i = 0; i < FORWARD_SUB_ROWS; i++) {
-        if (u->first && row + FORWARD_SUB_ROWS + i < walk->tile->row_end)
-            ahead_row(a, attni_q_row(job, walk->tile, row + FORWARD_SUB_ROWS + i), p->dim_qk, p->dtype_q);
-        if (u->last && job->kind == ATTNI_RUN_FORWARD && row + i < walk->tile->row_end)
+    if (u->first)
+        for (int64_t i = FORWARD_SUB_ROWS; i < attni_min(left, 2 * FORWARD_SUB_ROWS); i++)
+            ahead_row(a, attni_q_row(job, walk->tile, row + i), p->dim_qk, p->dtype_q);
+    if (u->last && job->kind == ATTNI_RUN_FORWARD)
+        for (int64_t i = 0; i < attni_min(left, FORWARD_SUB_ROWS); i++)
             ahead_row(a, attni_o_row(job, walk->tile, row + i), p->dim_v, p->dtype_o);
-    }
     for (const int64_t stop = attni_min(a->key + a->keys_a_unit, a->key_end); a->key < stop; a->key++) {
         ahead_row(a, attni_k_row(job, walk->tile, a->key), p->dim_qk, p->dtype_kv);
         ahead_row(a, attni_v_row(job, walk->tile, a->key), p->dim_v, p->dtype_kv);
@@ -151,9 +152,13 @@ SIMD_INLINE void ahead_step(amx_ahead *a) {
             TILE_LOAD(t, at, ROW_BYTES);                                                                     \
     } while (0)
 
-/* A block of C, one or two tiles high and two wide, (+)= A B, with the softmax and the prefetches between. */
-SIMD_INLINE void multiply_block(const int high, float *c, const char *a, const float *b, int64_t steps,
-                                const bool zero, softmax_state *guest, int64_t pairs, amx_ahead *ahead) {
+/*
+ * A block of C, one or two tiles high and two wide, (+)= A B, with the softmax and the prefetches between; known: see
+ * softmax_some.
+ */
+SIMD_INLINE void multiply_block(const int high, const int known, float *c, const char *a, const float *b,
+                                int64_t steps, const bool zero, softmax_state *guest, int64_t pairs,
+                                amx_ahead *ahead) {
     float *lower = c + 16 * FORWARD_SUB_ROWS;
     BEGIN_SUMS(0, c);
     BEGIN_SUMS(1, c + 16);
@@ -164,15 +169,15 @@ SIMD_INLINE void multiply_block(const int high, float *c, const char *a, const f
     for (int64_t j = 0; j < steps; j++, a += high * TILE_BYTES, b += 16 * FORWARD_SUB_ROWS) {
         TILE_LOAD(4, a, 64);
         TILE_LOAD(6, b, ROW_BYTES);
-        softmax_vector(guest, 0, pairs);
-        TILE_DOT(0, 4, 6);
         TILE_LOAD(7, b + 16, ROW_BYTES);
-        softmax_vector(guest, 1, pairs);
-        TILE_DOT(1, 4, 7);
         if (high > 1) TILE_LOAD(5, a + TILE_BYTES, 64);
-        softmax_vector(guest, 0, pairs);
+        softmax_some(guest, 0, known, pairs);
+        TILE_DOT(0, 4, 6);
+        softmax_some(guest, 1, known, pairs);
+        TILE_DOT(1, 4, 7);
+        softmax_some(guest, 0, known, pairs);
         if (high > 1) TILE_DOT(2, 5, 6);
-        softmax_vector(guest, 1, pairs);
+        softmax_some(guest, 1, known, pairs);
         if (high > 1) TILE_DOT(3, 5, 7);
         ahead_step(ahead);
     }
@@ -184,6 +189,38 @@ SIMD_INLINE void multiply_block(const int high, float *c, const char *a, const f
     }
 }
 
+/* C = A B of `tiles` tiles of A's rows, in pairs as tile_at has them, over one or two steps: B stays in registers. */
+SIMD_INLINE void multiply_few(const int steps, const int known, float *c, const char *a, const float *b,
+                              int64_t tiles, softmax_state *guest, int64_t pairs, amx_ahead *ahead) {
+    const float *later = b + 16 * FORWARD_SUB_ROWS;
+    TILE_LOAD(4, b, ROW_BYTES);
+    TILE_LOAD(5, b + 16, ROW_BYTES);
+    if (steps > 1) {
+        TILE_LOAD(6, later, ROW_BYTES);
+        TILE_LOAD(7, later + 16, ROW_BYTES);
+    }
+    for (int64_t r = 0; r < tiles; r++, c += 16 * FORWARD_SUB_ROWS) {
+        const char *from = a + r / 2 * 2 * steps * TILE_BYTES + r % 2 * TILE_BYTES;
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_LOAD(2, from, 64);
+        if (steps > 1) TILE_LOAD(3, from + 2 * TILE_BYTES, 64);
+        softmax_some(guest, 0, known, pairs);
+        TILE_DOT(0, 2, 4);
+        softmax_some(guest, 1, known, pairs);
+        TILE_DOT(1, 2, 5);
+        if (steps > 1) {
+            softmax_some(guest, 0, known, pairs);
+            TILE_DOT(0, 3, 6);
+            softmax_some(guest, 1, known, pairs);
+            TILE_DOT(1, 3, 7);
+        }
+        TILE_STORE(0, c, ROW_BYTES);
+        TILE_STORE(1, c + 16, ROW_BYTES);
+        ahead_step(ahead);
+    }
+}
+
 /* An operand A: its tiles, and of them the row tiles and steps along the summed axis that a unit takes. */
 typedef struct amx_operand {
     const char *tiles;
@@ -191,16 +228,47 @@ typedef struct amx_operand {
     int64_t row_begin, row_end, step_begin, step_end;
 } amx_operand;
 
+/* What softmax_some may know of the guest during so many steps. */
+static int known_pairs(const amx_host *host, const softmax_state *guest, int64_t steps) {
+    return host->pairs <= 2 && guest->pairs >= 2 * host->pairs * steps ? (int)host->pairs : 0;
+}
+
 /* C (+)= A B; c and b are the first row's and step's. */
 static void multiply(float *c, const amx_operand *a, const float *b, bool zero, amx_host *host) {
     softmax_state guest = host->guest; /* in registers */
-    const int64_t steps = a->step_end - a->step_begin;
+    const int64_t steps = a->step_end - a->step_begin, pairs = host->pairs;
     for (int64_t r = a->row_begin; r < a->row_end; r += 2, c += 32 * FORWARD_SUB_ROWS) {
         const char *from = a->tiles + tile_at(a->row_tiles, a->steps, r, a->step_begin);
-        if (r + 1 < a->row_end)
-            multiply_block(2, c, from, b, steps, zero, &guest, host->pairs, host->ahead);
+        if (r + 1 == a->row_end) {
+            multiply_block(1, 0, c, from, b, steps, zero, &guest, pairs, host->ahead);
+            continue;
+        }
+        switch (known_pairs(host, &guest, steps)) {
+        case 1: multiply_block(2, 1, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
+        case 2: multiply_block(2, 2, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
+        default: multiply_block(2, 0, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
+        }
+    }
+    host->guest = guest;
+}
+
+/* C = A B where A has two steps or one. */
+static void multiply_short(float *c, const amx_operand *a, const float *b, amx_host *host) {
+    softmax_state guest = host->guest;
+    const int64_t pairs = host->pairs;
+    const char *from = a->tiles + tile_at(a->row_tiles, a->steps, a->row_begin, 0);
+    /* eight tiles at a time: what is left of the guest changes what is known of it */
+    for (int64_t r = a->row_begin; r < a->row_end;
+         r += 8, c += 8 * 16 * FORWARD_SUB_ROWS, from += 8 * a->steps * TILE_BYTES) {
+        const int64_t tiles = attni_min(8, a->row_end - r);
+        if (a->steps == 1)
+            multiply_few(1, 0, c, from, b, tiles, &guest, pairs, host->ahead);
         else
-            multiply_block(1, c, from, b, steps, zero, &guest, host->pairs, host->ahead);
+            switch (known_pairs(host, &guest, tiles)) {
+            case 1: multiply_few(2, 1, c, from, b, tiles, &guest, pairs, host->ahead); break;
+            case 2: multiply_few(2, 2, c, from, b, tiles, &guest, pairs, host->ahead); break;
+            default: multiply_few(2, 0, c, from, b, tiles, &guest, pairs, host->ahead); break;
+            }
     }
     host->guest = guest;
 }
@@ -214,7 +282,11 @@ static void multiply_scores(const amx_walk *walk, const amx_unit *u, amx_host *h
                            .row_end = (u->key + u->count) / 16,
                            .steps = steps,
                            .step_end = steps};
-    multiply(u->s, &k, walk->w.q + u->sub * FORWARD_SUB_ROWS * 16 * steps, true, host);
+    const float *q = walk->w.q + u->sub * FORWARD_SUB_ROWS * 16 * steps;
+    if (steps <= 2)
+        multiply_short(u->s, &k, q, host);
+    else
+        multiply(u->s, &k, q, true, host);
 }
 
 /* O^T += V^T P^T of a unit, after O^T has been multiplied by the unit's factors. */
@@ -253,7 +325,7 @@ static void softmax_begin(const amx_walk *walk, const amx_unit *u, softmax_state
     for (int v = 0; v < FORWARD_NV; v++) {
         const vf m = vf_load(walk->w.rows.m + u->sub * FORWARD_SUB_ROWS + v * SIMD_LANES);
         e->reference[v] = vf_select(vf_equal(m, vf_set1(-INFINITY)), vf_zero(), m);
-        e->sum[v] = vf_zero();
+        e->sum[v] = e->rounded[v] = vf_zero();
         e->top[v] = _mm512_setzero_si512();
     }
 }
@@ -323,17 +395,13 @@ static void finish_softmax(const amx_walk *walk, amx_unit *u, softmax_state *e) 
         softmax_begin(walk, u, e);
         softmax_rest(e);
     }
-    vf rounded[FORWARD_NV];
-    const int dropout = (walk->job->options & ATTNI_DROPOUT) != 0;
-    if (dropout)
-        softmax_rounded_sums(u->p, u->count / 2, rounded); /* the row of ones will see what is kept */
     for (int v = 0; v < FORWARD_NV; v++) {
         const vf factor = vf_load(u->factor + v * SIMD_LANES);
         float *l = r->l + first + v * SIMD_LANES, *l_rounded = r->l_rounded + first + v * SIMD_LANES;
         vf_store(l, vf_fma(vf_load(l), factor, e->sum[v]));
-        if (dropout) vf_store(l_rounded, vf_fma(vf_load(l_rounded), factor, rounded[v]));
+        vf_store(l_rounded, vf_fma(vf_load(l_rounded), factor, e->rounded[v]));
     }
-    if (dropout) {
+    if (walk->job->options & ATTNI_DROPOUT) {
         const score_block block = block_of(u, u->p);
         score_dropout(walk->job, walk->tile, r, &block);
     }
@@ -360,7 +428,7 @@ static void finish_sub(const amx_walk *walk, int64_t sub) {
             const int64_t row = first + v * SIMD_LANES + lane;
             float *out = walk->w.staging + lane * ld;
             const float l = r->l[row];
-            const float rounded = job->options & ATTNI_DROPOUT ? r->l_rounded[row] : out[job->p->dim_v];
+            const float rounded = r->l_rounded[row];
             /* o * l / rounded, so that the division by l divides by what was summed */
             const vf factor = vf_set1(job->dropout_scale * (rounded == 0 ? 1.0f : l / rounded));
             for (int64_t d = 0; d < dims; d += SIMD_LANES)

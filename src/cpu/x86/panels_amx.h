@@ -15,7 +15,7 @@
 #define TILE_BYTES 1024
 #define ROW_BYTES (FORWARD_SUB_ROWS * 4) /* from row to row of Q^T, S^T, P^T and O^T */
 
-/* Sizes in tiles: D in steps of 32 dims; Dv and the row of ones after it in tiles of 16. */
+/* Sizes in tiles: D in steps of 32 dims, Dv in tiles of 16. */
 typedef struct amx_shape {
     int64_t qk_steps, v_tiles, ld_staging;
 } amx_shape;
@@ -40,7 +40,7 @@ static int64_t slot_bytes(const amx_shape *f) {
 /* Carves the scratch; with a null base it only measures. */
 static size_t amx_carve(amx_scratch *w, char *base, int64_t tile_rows_count, int64_t slots, int64_t dim_qk,
                         int64_t dim_v) {
-    const int64_t qk_steps = attni_ceil_div(dim_qk, 32), v_tiles = attni_ceil_div(dim_v + 1, 16);
+    const int64_t qk_steps = attni_ceil_div(dim_qk, 32), v_tiles = attni_ceil_div(dim_v, 16);
     w->shape = (amx_shape){qk_steps, v_tiles, 16 * attni_max(qk_steps, v_tiles) + SIMD_LANES};
     const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
     const int64_t s_bytes = FORWARD_KEYS * ROW_BYTES;
@@ -118,7 +118,7 @@ static void load_keys(const attni_job *job, const attni_tile *tile, const amx_sc
     }
 }
 
-/* V^T of count keys from `in_block` on, at most STEP_KEYS: rows of dims, keys in pairs; the row of ones. */
+/* V^T of count keys from `in_block` on, at most STEP_KEYS: rows of dims, keys in pairs. */
 static void load_values(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
                         int64_t count, int64_t in_block, char *to) {
     const int64_t dim = job->p->dim_v, tiles = w->shape.v_tiles;
@@ -135,7 +135,6 @@ static void load_values(const attni_job *job, const attni_tile *tile, const amx_
         }
         float *at = (float *)(void *)(to + tile_at(tiles, FORWARD_KEYS / STEP_KEYS, t, in_block / STEP_KEYS));
         simd_transpose(pairs, SIMD_LANES, at, SIMD_LANES);
-        if (dim / 16 == t) vf_store(at + dim % 16 * SIMD_LANES, simd_pair_ones());
     }
 }
 

@@ -1,11 +1,11 @@
 /*
  * The softmax of a unit of scores while the tiles multiply others: P^T = 2^((S^T - m) scale) in pairs of
  * bf16, a pair of keys and a vector of rows at a time, so that the products' loops can take one between two
- * instructions of the tiles. 25 operations for 32 scores; alone, from L1, 5.3 to 6.5 cycles for 16.
+ * instructions of the tiles. 29 operations for 32 scores.
  *
  * The instruction that rounds two vectors to bf16 (vcvtne2ps2bf16) takes as long as four others on Emerald
  * Rapids, and leaves pairs of rows, not of keys. So P is rounded by an integer addition to each. Cutting
- * without it saves two operations of 25, and on peaked rows the error's norm was 1.36 times as large.
+ * without it saves two operations, and on peaked rows the error's norm was 1.36 times as large.
  */
 #ifndef ATTNI_SOFTMAX_AMX_H
 #define ATTNI_SOFTMAX_AMX_H
@@ -21,15 +21,29 @@ typedef struct softmax_state {
     vf scale;
     vf reference[FORWARD_NV];
     vf sum[FORWARD_NV];      /* of P */
+    vf rounded[FORWARD_NV];  /* of P as bf16 */
     __m512i top[FORWARD_NV]; /* the largest P of either key, as bf16 bits: ordered like integers */
 } softmax_state;
 
-/* (low, high) rounded to bf16 in each lane, ties up. Of a NaN nothing may be left: l has it. */
-SIMD_INLINE __m512i softmax_round(vf low, vf high) {
+/* One pair of keys, vector v. P is rounded ties up. Of a NaN nothing may be left: l has it. */
+SIMD_INLINE void softmax_pair(softmax_state *e, const int v, const float *s, float *p) {
     const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32((int)0xffff0000);
-    const __m512i below = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(low), half), 16);
-    const __m512i above = _mm512_add_epi32(_mm512_castps_si512(high), half);
-    return _mm512_ternarylogic_epi32(below, above, mask, 0xf8); /* below | (above & mask) */
+    const vf low = amx_exp2(0xffff, vf_load(s), e->reference[v], e->scale);
+    const vf high = amx_exp2(0xffff, vf_load(s + FORWARD_SUB_ROWS), e->reference[v], e->scale);
+    const __m512i low_bits = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(low), half), mask);
+    const __m512i high_bits = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(high), half), mask);
+    const __m512i unit = _mm512_or_si512(_mm512_srli_epi32(low_bits, 16), high_bits);
+    _mm512_storeu_si512(p, unit);
+    e->sum[v] = vf_add(e->sum[v], vf_add(low, high));
+    e->rounded[v] =
+        vf_add(e->rounded[v], vf_add(_mm512_castsi512_ps(low_bits), _mm512_castsi512_ps(high_bits)));
+    e->top[v] = _mm512_max_epu16(e->top[v], unit);
+}
+
+SIMD_INLINE void softmax_advance(softmax_state *e, int64_t pairs) {
+    e->s += pairs * 2 * FORWARD_SUB_ROWS;
+    e->p += pairs * FORWARD_SUB_ROWS;
+    e->pairs -= pairs;
 }
 
 /*
@@ -40,18 +54,23 @@ SIMD_INLINE void softmax_vector(softmax_state *e, const int v, int64_t most) {
     if (v == 0) e->taken = attni_min(most, e->pairs);
     const float *s = e->s + v * SIMD_LANES;
     float *p = e->p + v * SIMD_LANES;
-    for (int64_t i = 0; i < e->taken; i++, s += 2 * FORWARD_SUB_ROWS, p += FORWARD_SUB_ROWS) {
-        const vf low = amx_exp2(0xffff, vf_load(s), e->reference[v], e->scale);
-        const vf high = amx_exp2(0xffff, vf_load(s + FORWARD_SUB_ROWS), e->reference[v], e->scale);
-        const __m512i unit = softmax_round(low, high);
-        _mm512_storeu_si512(p, unit);
-        e->sum[v] = vf_add(e->sum[v], vf_add(low, high));
-        e->top[v] = _mm512_max_epu16(e->top[v], unit);
+    for (int64_t i = 0; i < e->taken; i++, s += 2 * FORWARD_SUB_ROWS, p += FORWARD_SUB_ROWS)
+        softmax_pair(e, v, s, p);
+    if (v == 1) softmax_advance(e, e->taken);
+}
+
+/*
+ * The same without a loop for the two usual numbers of pairs, of which there are enough left: of one a vector at a
+ * time, of two both vectors of one and then of the other. Else any number.
+ */
+SIMD_INLINE void softmax_some(softmax_state *e, const int v, const int known, int64_t most) {
+    if (known == 0) {
+        softmax_vector(e, v, most);
+        return;
     }
-    if (v == 0) return;
-    e->s += e->taken * 2 * FORWARD_SUB_ROWS;
-    e->p += e->taken * FORWARD_SUB_ROWS;
-    e->pairs -= e->taken;
+    if (known == 2) softmax_pair(e, 1 - v, e->s + (1 - v) * SIMD_LANES, e->p + (1 - v) * SIMD_LANES);
+    softmax_pair(e, v, e->s + v * SIMD_LANES, e->p + v * SIMD_LANES);
+    if (known == 2 || v == 1) softmax_advance(e, 1);
 }
 
 /* All that are left. */
@@ -65,15 +84,6 @@ static inline void softmax_rest(softmax_state *e) {
 SIMD_INLINE vmask softmax_outgrown(__m512i top) {
     const __m512i high = _mm512_srli_epi32(top, 16), low = _mm512_and_si512(top, _mm512_set1_epi32(0xffff));
     return _mm512_cmpgt_epi32_mask(_mm512_max_epi32(high, low), _mm512_set1_epi32(0x4380)); /* 2^8 in bf16 */
-}
-
-/* The sums of the rounded P of each lane. */
-SIMD_INLINE void softmax_rounded_sums(const float *p, int64_t pairs, vf sums[FORWARD_NV]) {
-    for (int v = 0; v < FORWARD_NV; v++) {
-        sums[v] = vf_zero();
-        for (int64_t j = 0; j < pairs; j++)
-            sums[v] = simd_dot(simd_pair_ones(), vf_load(p + j * FORWARD_SUB_ROWS + v * SIMD_LANES), sums[v]);
-    }
 }
 
 #endif
