@@ -71,32 +71,36 @@ typedef struct amx_elements {
 /* 32 rows of a key in bf16, nearest even; NaN stays NaN. */
 SIMD_INLINE __m512i round_rows(vf first, vf second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 
-/* The next `most` pairs of keys, or those that are left; raw: s and dp are S and dP, else P and dS already. */
-SIMD_INLINE void elements_step(const bool raw, amx_elements *e, int64_t most) {
+/* The next pair of keys; raw: s and dp are S and dP, else P and dS already. */
+SIMD_INLINE void elements_pair(const bool raw, amx_elements *e) {
     const vf hidden = vf_set1(-INFINITY);
-    for (int64_t left = attni_min(most, (e->keys - e->key) / 2); left > 0; left--, e->key += 2) {
-        const int64_t at = e->key / 32 * e->apart + e->key % 32 * 64;
-        __m512i ds[2];
+    const int64_t at = e->key / 32 * e->apart + e->key % 32 * 64;
+    __m512i ds[2];
+    SIMD_UNROLL
+    for (int i = 0; i < 2; i++, e->s += FORWARD_SUB_ROWS, e->dp += FORWARD_SUB_ROWS) {
+        vf p[2], d[2];
         SIMD_UNROLL
-        for (int i = 0; i < 2; i++, e->s += FORWARD_SUB_ROWS, e->dp += FORWARD_SUB_ROWS) {
-            vf p[2], d[2];
-            SIMD_UNROLL
-            for (int v = 0; v < 2; v++) {
-                p[v] = vf_load(e->s + v * SIMD_LANES);
-                d[v] = vf_load(e->dp + v * SIMD_LANES);
-                if (!raw) continue;
-                const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
-                p[v] = amx_exp2(seen, p[v], e->lse[v], e->scale);
-                d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], e->delta[v]));
-            }
-            ds[i] = round_rows(d[0], d[1]);
-            _mm512_storeu_si512(e->p + at + i * 64, round_rows(p[0], p[1]));
-            _mm512_storeu_si512(e->ds + at + i * 64, ds[i]);
+        for (int v = 0; v < 2; v++) {
+            p[v] = vf_load(e->s + v * SIMD_LANES);
+            d[v] = vf_load(e->dp + v * SIMD_LANES);
+            if (!raw) continue;
+            const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
+            p[v] = amx_exp2(seen, p[v], e->lse[v], e->scale);
+            d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], e->delta[v]));
         }
-        char *pairs = e->ds_b + e->key / 32 * PAIR_BYTES + e->key % 32 * 32;
-        _mm512_storeu_si512(pairs, _mm512_unpacklo_epi16(ds[0], ds[1]));
-        _mm512_storeu_si512(pairs + TILE_BYTES, _mm512_unpackhi_epi16(ds[0], ds[1]));
+        ds[i] = round_rows(d[0], d[1]);
+        _mm512_storeu_si512(e->p + at + i * 64, round_rows(p[0], p[1]));
+        _mm512_storeu_si512(e->ds + at + i * 64, ds[i]);
     }
+    char *pairs = e->ds_b + e->key / 32 * PAIR_BYTES + e->key % 32 * 32;
+    _mm512_storeu_si512(pairs, _mm512_unpacklo_epi16(ds[0], ds[1]));
+    _mm512_storeu_si512(pairs + TILE_BYTES, _mm512_unpackhi_epi16(ds[0], ds[1]));
+    e->key += 2;
+}
+
+/* The next `most` pairs of keys, or those that are left. */
+SIMD_INLINE void elements_step(const bool raw, amx_elements *e, int64_t most) {
+    for (int64_t left = attni_min(most, (e->keys - e->key) / 2); left > 0; left--) elements_pair(raw, e);
 }
 
 /* ---------------------------------------------------------------- products */
@@ -114,10 +118,26 @@ typedef struct amx_sums {
             TILE_LOAD(t, at, x.row_bytes);                                                                   \
     } while (0)
 
+/* What stands beside product i of four, where nothing does the pause. GUEST_*: how many pairs of keys that is. */
+enum { GUEST_NONE, GUEST_HALF, GUEST_ONE, GUEST_ANY };
+
+SIMD_INLINE void beside(const int i, const int kind, amx_elements *guest, int64_t pairs) {
+    if (kind == GUEST_NONE)
+        TILE_PAUSE();
+    else if (kind == GUEST_ONE)
+        elements_pair(true, guest);
+    else if (i % 2 != 0)
+        TILE_PAUSE();
+    else if (kind == GUEST_HALF)
+        elements_pair(true, guest);
+    else
+        elements_step(true, guest, pairs);
+}
+
 /* One or two by one or two tiles of C (+)= A B over so many steps; between them, some of the guest's elements. */
-SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero, const amx_sums x, float *c,
-                                const char *a, const char *b, int64_t steps, amx_elements *guest,
-                                int64_t pairs) {
+SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero, const int kind,
+                                const amx_sums x, float *c, const char *a, const char *b, int64_t steps,
+                                amx_elements *guest, int64_t pairs) {
     float *lower = c + x.down;
     BEGIN_SUMS(0, c);
     if (wide > 1) BEGIN_SUMS(1, c + x.right);
@@ -126,13 +146,15 @@ SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero,
     for (int64_t i = 0; i < steps; i++, a += PAIR_BYTES, b += PAIR_BYTES) {
         TILE_LOAD(4, a, 64);
         TILE_LOAD(6, b, 64);
-        if (guest != NULL) elements_step(true, guest, pairs);
-        TILE_DOT(0, 4, 6);
         if (wide > 1) TILE_LOAD(7, b + TILE_BYTES, 64);
-        if (wide > 1) TILE_DOT(1, 4, 7);
         if (high > 1) TILE_LOAD(5, a + TILE_BYTES, 64);
-        if (guest != NULL) elements_step(true, guest, pairs);
+        beside(0, kind, guest, pairs);
+        TILE_DOT(0, 4, 6);
+        beside(1, kind, guest, pairs);
+        if (wide > 1) TILE_DOT(1, 4, 7);
+        beside(2, kind, guest, pairs);
         if (high > 1) TILE_DOT(2, 5, 6);
+        beside(3, kind, guest, pairs);
         if (high > 1 && wide > 1) TILE_DOT(3, 5, 7);
     }
     TILE_STORE(0, c, x.row_bytes);
@@ -141,13 +163,56 @@ SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero,
     if (high > 1 && wide > 1) TILE_STORE(3, lower + x.right, x.row_bytes);
 }
 
-/* S^T or dP^T of a unit, 32 keys after 32; `pairs` of the guest's twice with each step. */
+/* 32 keys of S^T or dP^T over two steps of dims, whose B, tiles 4 to 7, stay. */
+SIMD_INLINE void multiply_few(const int kind, float *c, const char *a, amx_elements *guest, int64_t pairs) {
+    SIMD_UNROLL
+    for (int half = 0; half < 2; half++, a += TILE_BYTES, c += 16 * FORWARD_SUB_ROWS) {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_LOAD(2, a, 64);
+        TILE_LOAD(3, a + PAIR_BYTES, 64);
+        beside(0, kind, guest, pairs);
+        TILE_DOT(0, 2, 4);
+        beside(1, kind, guest, pairs);
+        TILE_DOT(1, 2, 5);
+        beside(2, kind, guest, pairs);
+        TILE_DOT(0, 3, 6);
+        beside(3, kind, guest, pairs);
+        TILE_DOT(1, 3, 7);
+        TILE_STORE(0, c, 4 * FORWARD_SUB_ROWS);
+        TILE_STORE(1, c + 16, 4 * FORWARD_SUB_ROWS);
+    }
+}
+
+/* 32 keys of S^T or dP^T; B is there already where the steps are two. */
+SIMD_INLINE void multiply_keys_32(const int kind, float *c, const char *a, const char *b, int64_t steps,
+                                  amx_elements *guest, int64_t pairs) {
+    const amx_sums x = {16 * FORWARD_SUB_ROWS, 16, 4 * FORWARD_SUB_ROWS};
+    if (steps == 2)
+        multiply_few(kind, c, a, guest, pairs);
+    else
+        multiply_block(2, 2, true, kind, x, c, a, b, steps, guest, pairs);
+}
+
+/* S^T or dP^T of a unit, 32 keys after 32; `pairs` of the guest's keys with each two products. */
 static void multiply_scores(float *c, const char *a, const char *b, int64_t keys, int64_t steps,
                             amx_elements *guest, int64_t pairs) {
-    const amx_sums x = {16 * FORWARD_SUB_ROWS, 16, 4 * FORWARD_SUB_ROWS};
     amx_elements e = *guest; /* in registers */
-    for (int64_t j = 0; j < keys; j += 32, c += 32 * FORWARD_SUB_ROWS, a += steps * PAIR_BYTES)
-        multiply_block(2, 2, true, x, c, a, b, steps, &e, pairs);
+    if (steps == 2) {
+        TILE_LOAD(4, b, 64);
+        TILE_LOAD(5, b + TILE_BYTES, 64);
+        TILE_LOAD(6, b + PAIR_BYTES, 64);
+        TILE_LOAD(7, b + PAIR_BYTES + TILE_BYTES, 64);
+    }
+    for (int64_t j = 0; j < keys; j += 32, c += 32 * FORWARD_SUB_ROWS, a += steps * PAIR_BYTES) {
+        const bool enough = (e.keys - e.key) / 2 >= 2 * pairs * steps;
+        if (enough && pairs == 1)
+            multiply_keys_32(GUEST_HALF, c, a, b, steps, &e, pairs);
+        else if (enough && pairs == 2)
+            multiply_keys_32(GUEST_ONE, c, a, b, steps, &e, pairs);
+        else
+            multiply_keys_32(GUEST_ANY, c, a, b, steps, &e, pairs);
+    }
     *guest = e;
 }
 
@@ -166,9 +231,9 @@ static void multiply_queries(float *c, const char *a, int64_t apart, const char 
     for (int64_t t = 0; t < tiles; t += 2, c += 4 * TILE_FLOATS, a += apart) {
         ahead_sums(c + 4 * TILE_FLOATS, 2 * TILE_FLOATS);
         if (t + 1 < tiles)
-            multiply_block(2, 2, false, x, c, a, b, steps, NULL, 0);
+            multiply_block(2, 2, false, GUEST_NONE, x, c, a, b, steps, NULL, 0);
         else
-            multiply_block(1, 2, false, x, c, a, b, steps, NULL, 0);
+            multiply_block(1, 2, false, GUEST_NONE, x, c, a, b, steps, NULL, 0);
     }
 }
 
@@ -347,9 +412,9 @@ static void multiply_keys(const amx_walk *walk, const amx_group *g, float *c, co
                        *rows = b + (g->first + begin) * PAIR_BYTES;
             if (i + 1 < steps) ahead_sums(sums + 2 * tiles * TILE_FLOATS, x.down);
             if (t + 1 < tiles)
-                multiply_block(2, 2, false, x, sums, from, rows, end - begin, NULL, 0);
+                multiply_block(2, 2, false, GUEST_NONE, x, sums, from, rows, end - begin, NULL, 0);
             else
-                multiply_block(2, 1, false, x, sums, from, rows, end - begin, NULL, 0);
+                multiply_block(2, 1, false, GUEST_NONE, x, sums, from, rows, end - begin, NULL, 0);
         }
 }
 

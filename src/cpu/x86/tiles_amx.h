@@ -63,6 +63,7 @@ static inline void tile_dot_in_c(int c, int a, int b) {
 #define TILE_LOAD(t, from, stride) tile_load_in_c(t, from, stride)
 #define TILE_STORE(t, to, stride) tile_store_in_c(t, to, stride)
 #define TILE_DOT(c, a, b) tile_dot_in_c(c, a, b)
+#define TILE_PAUSE() ((void)0)
 
 #else
 
@@ -91,6 +92,12 @@ static inline void tile_begin(void) {
 #define TILE_STORE(t, to, stride)                                                                            \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"((int64_t)(stride)) : "memory")
 #define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+
+/*
+ * For between two products that nothing else stands between. While the core's other hardware thread is at work products in a row
+ * take 15 ns each, with eight or more other instructions between them 9; while it is idle 6.3 either way.
+ */
+#define TILE_PAUSE() __asm__ volatile(".rept 12\n\tnop\n\t.endr")
 
 #endif
 
