@@ -216,25 +216,81 @@ static void multiply_scores(float *c, const char *a, const char *b, int64_t keys
     *guest = e;
 }
 
-/* Two tiles of sums and the two below, to L1. */
-SIMD_INLINE void ahead_sums(const float *c, int64_t down) {
-    for (int64_t i = 0; i < 2 * TILE_FLOATS; i += 16) {
-        _mm_prefetch((const char *)(c + i), _MM_HINT_T0);
-        _mm_prefetch((const char *)(c + down + i), _MM_HINT_T0);
+/* Where the sums of two products wait for being added to C: so many pairs of tiles. */
+#define WAITING 4
+#define ADDED_FLOATS (2 * TILE_FLOATS)
+
+/* A quarter of two tiles of sums, added to C. */
+SIMD_INLINE void add_quarter(float *c, const float *sums, int i) {
+    SIMD_UNROLL
+    for (int at = i * ADDED_FLOATS / 4; at < (i + 1) * ADDED_FLOATS / 4; at += SIMD_LANES)
+        vf_store(c + at, vf_add(vf_load(c + at), vf_load(sums + at)));
+}
+
+/*
+ * C += A B where B is 2 tiles wide and stays in registers: one or two steps, `tiles` row tiles of A, in pairs `apart` bytes
+ * from one to the next. The sums of a row tile are stored, and added by vectors two row tiles later.
+ */
+SIMD_INLINE void multiply_added(const int steps, float *c, int64_t down, const char *a, int64_t apart,
+                                const char *b, int64_t tiles) {
+    _Alignas(64) float waiting[WAITING][ADDED_FLOATS];
+    TILE_LOAD(4, b, 64);
+    TILE_LOAD(5, b + TILE_BYTES, 64);
+    if (steps > 1) {
+        TILE_LOAD(6, b + PAIR_BYTES, 64);
+        TILE_LOAD(7, b + PAIR_BYTES + TILE_BYTES, 64);
     }
+    for (int64_t r = 0; r < tiles + 2; r++) {
+        float *sums = waiting[r % WAITING], *to = r < 2 ? NULL : c + (r - 2) * down;
+        const float *before = waiting[(r - 2) & (WAITING - 1)];
+        if (r >= tiles) {
+            for (int i = 0; r >= 2 && i < 4; i++) add_quarter(to, before, i);
+            continue;
+        }
+        const char *from = a + r / 2 * apart + r % 2 * TILE_BYTES;
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_LOAD(2, from, 64);
+        if (steps > 1) TILE_LOAD(3, from + PAIR_BYTES, 64);
+        if (r < 2) {
+            TILE_DOT(0, 2, 4);
+            TILE_PAUSE();
+            TILE_DOT(1, 2, 5);
+            if (steps > 1) {
+                TILE_PAUSE();
+                TILE_DOT(0, 3, 6);
+                TILE_PAUSE();
+                TILE_DOT(1, 3, 7);
+            }
+        } else {
+            add_quarter(to, before, 0);
+            TILE_DOT(0, 2, 4);
+            add_quarter(to, before, 1);
+            TILE_DOT(1, 2, 5);
+            add_quarter(to, before, 2);
+            if (steps > 1) TILE_DOT(0, 3, 6);
+            add_quarter(to, before, 3);
+            if (steps > 1) TILE_DOT(1, 3, 7);
+        }
+        TILE_STORE(0, sums, 64);
+        TILE_STORE(1, sums + TILE_FLOATS, 64);
+    }
+}
+
+static void multiply_steps(float *c, int64_t down, const char *a, int64_t apart, const char *b, int64_t tiles,
+                           int64_t steps) {
+    if (steps == 2)
+        multiply_added(2, c, down, a, apart, b, tiles);
+    else
+        multiply_added(1, c, down, a, apart, b, tiles);
 }
 
 /* dQ^T of a sub, all dims; `apart` bytes of A from 32 dims to the next. */
 static void multiply_queries(float *c, const char *a, int64_t apart, const char *b, int64_t tiles,
                              int64_t steps) {
-    const amx_sums x = {2 * TILE_FLOATS, TILE_FLOATS, 64};
-    for (int64_t t = 0; t < tiles; t += 2, c += 4 * TILE_FLOATS, a += apart) {
-        ahead_sums(c + 4 * TILE_FLOATS, 2 * TILE_FLOATS);
-        if (t + 1 < tiles)
-            multiply_block(2, 2, false, GUEST_NONE, x, c, a, b, steps, NULL, 0);
-        else
-            multiply_block(1, 2, false, GUEST_NONE, x, c, a, b, steps, NULL, 0);
-    }
+    for (int64_t i = 0; i < steps; i += 2)
+        multiply_steps(c, ADDED_FLOATS, a + i * PAIR_BYTES, apart, b + i * PAIR_BYTES, tiles,
+                       attni_min(2, steps - i));
 }
 
 /* ---------------------------------------------------------------- units */
@@ -393,29 +449,41 @@ static void finish_sub(const amx_walk *walk, const amx_unit *u) {
                          f->qk_tiles, (mine.end - mine.begin) / 32);
 }
 
-/*
- * dV or dK of a group's keys, each over the subs that see it: 32 dims after 32, so that their part of B stays in L1 and A
- * is read in the order in which it lies.
- */
+#define KEY_STEPS 4 /* whose dV or dK, 32 dims wide, stay in L1 while the subs of a group go by */
+
+/* Two tiles wide dV or dK of the group's keys [step, last) in 32s. */
+static void multiply_keys_wide(const amx_group *g, float *c, int64_t tiles, const char *a, const char *b,
+                               int64_t step, int64_t last) {
+    for (int64_t sub = 0; sub < g->last - g->first; sub += 2) {
+        const bool two = sub + 1 < g->last - g->first;
+        int64_t begin = step, end = last;
+        while (begin < end && !sees(g, sub, begin) && !(two && sees(g, sub + 1, begin))) begin++;
+        while (begin < end && !sees(g, sub, end - 1) && !(two && sees(g, sub + 1, end - 1))) end--;
+        if (begin < end)
+            multiply_steps(c + 2 * begin * tiles * TILE_FLOATS, tiles * TILE_FLOATS,
+                           a + (begin * BACKWARD_GROUP + sub) * PAIR_BYTES, BACKWARD_GROUP * PAIR_BYTES,
+                           b + (g->first + sub) * PAIR_BYTES, 2 * (end - begin), two ? 2 : 1);
+    }
+}
+
+/* dV or dK of a group's keys, each over the subs that see it; 32 dims after 32, so that their part of B stays in L1. */
 static void multiply_keys(const amx_walk *walk, const amx_group *g, float *c, const char *a, const char *b,
                           int64_t tiles) {
     const amx_sums x = {tiles * TILE_FLOATS, TILE_FLOATS, 64};
     const int64_t steps = (g->keys.end - g->keys.begin) / 32;
-    for (int64_t t = 0; t < tiles; t += 2, b += walk->w->shape.subs * PAIR_BYTES)
-        for (int64_t i = 0; i < steps; i++) {
-            int64_t begin = 0, end = g->last - g->first;
-            while (begin < end && !sees(g, begin, i)) begin++;
-            while (begin < end && !sees(g, end - 1, i)) end--;
-            if (begin == end) continue;
-            float *sums = c + (2 * i * tiles + t) * TILE_FLOATS;
-            const char *from = a + (i * BACKWARD_GROUP + begin) * PAIR_BYTES,
-                       *rows = b + (g->first + begin) * PAIR_BYTES;
-            if (i + 1 < steps) ahead_sums(sums + 2 * tiles * TILE_FLOATS, x.down);
-            if (t + 1 < tiles)
-                multiply_block(2, 2, false, GUEST_NONE, x, sums, from, rows, end - begin, NULL, 0);
-            else
-                multiply_block(2, 1, false, GUEST_NONE, x, sums, from, rows, end - begin, NULL, 0);
-        }
+    for (int64_t t = 0; t + 1 < tiles; t += 2, b += walk->w->shape.subs * PAIR_BYTES)
+        for (int64_t i = 0; i < steps; i += KEY_STEPS)
+            multiply_keys_wide(g, c + t * TILE_FLOATS, tiles, a, b, i, attni_min(i + KEY_STEPS, steps));
+    if (tiles % 2 == 0) return;
+    for (int64_t i = 0; i < steps; i++) {
+        int64_t begin = 0, end = g->last - g->first;
+        while (begin < end && !sees(g, begin, i)) begin++;
+        while (begin < end && !sees(g, end - 1, i)) end--;
+        if (begin == end) continue;
+        multiply_block(2, 1, false, GUEST_NONE, x, c + (2 * i * tiles + tiles - 1) * TILE_FLOATS,
+                       a + (i * BACKWARD_GROUP + begin) * PAIR_BYTES, b + (g->first + begin) * PAIR_BYTES,
+                       end - begin, NULL, 0);
+    }
 }
 
 static void finish_group(const amx_walk *walk, const amx_group *g) {
