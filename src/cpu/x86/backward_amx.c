@@ -65,7 +65,7 @@ typedef struct amx_elements {
     char *p, *ds, *ds_b;
     int64_t apart; /* bytes of A from 32 keys to the next */
     int64_t key, keys; /* the next one, of so many */
-    vf scale, lse[2], delta[2];
+    vf scale, less[2], delta[2]; /* less: -LSE in units of log2 */
 } amx_elements;
 
 /* 32 rows of a key in bf16, nearest even; NaN stays NaN. */
@@ -85,7 +85,7 @@ SIMD_INLINE void elements_pair(const bool raw, amx_elements *e) {
             d[v] = vf_load(e->dp + v * SIMD_LANES);
             if (!raw) continue;
             const vmask seen = _mm512_cmp_ps_mask(p[v], hidden, _CMP_NEQ_UQ);
-            p[v] = amx_exp2(seen, p[v], e->lse[v], e->scale);
+            p[v] = amx_exp2(seen, vf_fma(p[v], e->scale, e->less[v]));
             d[v] = _mm512_maskz_mul_ps(seen, p[v], vf_sub(d[v], e->delta[v]));
         }
         ds[i] = round_rows(d[0], d[1]);
@@ -430,7 +430,7 @@ static void prepare_unit(const amx_walk *walk, const amx_unit *u, amx_elements *
                         .keys = u->count,
                         .scale = vf_set1(r->units.to_log2)};
     for (int v = 0; v < 2; v++) {
-        e->lse[v] = vf_load(r->m + b.first + v * SIMD_LANES);
+        e->less[v] = vf_mul(vf_load(r->m + b.first + v * SIMD_LANES), vf_set1(-r->units.to_log2));
         e->delta[v] = vf_load(r->l + b.first + v * SIMD_LANES);
     }
     if (!(job->options & (ATTNI_DROPOUT | ATTNI_SOFTCAP)) && job->t.dbias == NULL) return;
