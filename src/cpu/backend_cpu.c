@@ -7,7 +7,7 @@
 #include "cpu/features.h"
 #include "cpu/plan_cpu.h"
 
-#define KEPT_BYTES ((size_t)32 << 20) /* of converted K and V, over all tasks */
+#define KEPT_BYTES ((size_t)64 << 20) /* of converted K and V, over all tasks */
 #define DECODE_CHUNK 2048 /* keys; fixed, so that results do not depend on threads */
 
 static attn_status context_open(attn_context *context) {

@@ -178,10 +178,9 @@ static void add_bias_gradient(const attni_job *job, const attni_tile *tile, cons
 static void prepare_scores(const attni_job *job, const attni_tile *tile, const tile_rows *r,
                            const score_block *b, float *ds, const element_factors *e) {
     const int options = (job->options & ATTNI_SCORE_OPTIONS) != 0;
-    vf top[FORWARD_NV];
     if (job->options & ATTNI_SOFTCAP) softcap_factors(job, b, e->cap);
     if (options) score_options(job, tile, r, b);
-    if (score_needs_mask(r, b)) score_mask(r, b, top);
+    if (score_needs_mask(r, b)) score_mask_edges(r, b);
     if (job->options & ATTNI_DROPOUT) {
         dropout_factors(job, tile, r, b, e->keep);
         multiply_elements(b, ds, e->keep);

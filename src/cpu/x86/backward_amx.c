@@ -216,6 +216,14 @@ static void multiply_scores(float *c, const char *a, const char *b, int64_t keys
     *guest = e;
 }
 
+/* Two tiles of sums and the two below, to L1. */
+SIMD_INLINE void ahead_sums(const float *c, int64_t down) {
+    for (int64_t i = 0; i < 2 * TILE_FLOATS; i += 16) {
+        _mm_prefetch((const char *)(c + i), _MM_HINT_T0);
+        _mm_prefetch((const char *)(c + down + i), _MM_HINT_T0);
+    }
+}
+
 /* Where the sums of two products wait for being added to C: so many pairs of tiles. */
 #define WAITING 4
 #define ADDED_FLOATS (2 * TILE_FLOATS)
@@ -449,41 +457,29 @@ static void finish_sub(const amx_walk *walk, const amx_unit *u) {
                          f->qk_tiles, (mine.end - mine.begin) / 32);
 }
 
-#define KEY_STEPS 4 /* whose dV or dK, 32 dims wide, stay in L1 while the subs of a group go by */
-
-/* Two tiles wide dV or dK of the group's keys [step, last) in 32s. */
-static void multiply_keys_wide(const amx_group *g, float *c, int64_t tiles, const char *a, const char *b,
-                               int64_t step, int64_t last) {
-    for (int64_t sub = 0; sub < g->last - g->first; sub += 2) {
-        const bool two = sub + 1 < g->last - g->first;
-        int64_t begin = step, end = last;
-        while (begin < end && !sees(g, sub, begin) && !(two && sees(g, sub + 1, begin))) begin++;
-        while (begin < end && !sees(g, sub, end - 1) && !(two && sees(g, sub + 1, end - 1))) end--;
-        if (begin < end)
-            multiply_steps(c + 2 * begin * tiles * TILE_FLOATS, tiles * TILE_FLOATS,
-                           a + (begin * BACKWARD_GROUP + sub) * PAIR_BYTES, BACKWARD_GROUP * PAIR_BYTES,
-                           b + (g->first + sub) * PAIR_BYTES, 2 * (end - begin), two ? 2 : 1);
-    }
-}
-
-/* dV or dK of a group's keys, each over the subs that see it; 32 dims after 32, so that their part of B stays in L1. */
+/*
+ * dV or dK of a group's keys, each over the subs that see it: 32 dims after 32, so that their part of B stays in L1 and A
+ * is read in the order in which it lies.
+ */
 static void multiply_keys(const amx_walk *walk, const amx_group *g, float *c, const char *a, const char *b,
                           int64_t tiles) {
     const amx_sums x = {tiles * TILE_FLOATS, TILE_FLOATS, 64};
     const int64_t steps = (g->keys.end - g->keys.begin) / 32;
-    for (int64_t t = 0; t + 1 < tiles; t += 2, b += walk->w->shape.subs * PAIR_BYTES)
-        for (int64_t i = 0; i < steps; i += KEY_STEPS)
-            multiply_keys_wide(g, c + t * TILE_FLOATS, tiles, a, b, i, attni_min(i + KEY_STEPS, steps));
-    if (tiles % 2 == 0) return;
-    for (int64_t i = 0; i < steps; i++) {
-        int64_t begin = 0, end = g->last - g->first;
-        while (begin < end && !sees(g, begin, i)) begin++;
-        while (begin < end && !sees(g, end - 1, i)) end--;
-        if (begin == end) continue;
-        multiply_block(2, 1, false, GUEST_NONE, x, c + (2 * i * tiles + tiles - 1) * TILE_FLOATS,
-                       a + (i * BACKWARD_GROUP + begin) * PAIR_BYTES, b + (g->first + begin) * PAIR_BYTES,
-                       end - begin, NULL, 0);
-    }
+    for (int64_t t = 0; t < tiles; t += 2, b += walk->w->shape.subs * PAIR_BYTES)
+        for (int64_t i = 0; i < steps; i++) {
+            int64_t begin = 0, end = g->last - g->first;
+            while (begin < end && !sees(g, begin, i)) begin++;
+            while (begin < end && !sees(g, end - 1, i)) end--;
+            if (begin == end) continue;
+            float *sums = c + (2 * i * tiles + t) * TILE_FLOATS;
+            const char *from = a + (i * BACKWARD_GROUP + begin) * PAIR_BYTES,
+                       *rows = b + (g->first + begin) * PAIR_BYTES;
+            if (i + 1 < steps) ahead_sums(sums + 2 * tiles * TILE_FLOATS, x.down);
+            if (t + 1 < tiles)
+                multiply_block(2, 2, false, GUEST_NONE, x, sums, from, rows, end - begin, NULL, 0);
+            else
+                multiply_block(2, 1, false, GUEST_NONE, x, sums, from, rows, end - begin, NULL, 0);
+        }
 }
 
 static void finish_group(const amx_walk *walk, const amx_group *g) {

@@ -366,9 +366,8 @@ static void prepare_unit(const amx_walk *walk, amx_unit *u) {
     const tile_rows *r = &walk->w.rows;
     const score_block block = block_of(u, u->s);
     const int options = (job->options & ATTNI_SCORE_OPTIONS) != 0;
-    vf top[FORWARD_NV];
     if (options) score_options(job, walk->tile, r, &block);
-    if (options || score_needs_mask(r, &block)) score_mask(r, &block, top);
+    if (score_needs_mask(r, &block)) score_mask_edges(r, &block);
     vmask unseen[FORWARD_NV];
     bool none = true;
     for (int v = 0; v < FORWARD_NV; v++) {
