@@ -138,6 +138,9 @@ int main(void) {
         for (uint64_t seed = 1; seed <= PROBLEMS || taken < least; ++seed)
             test_case(context, seed, op, &taken);
     }
+    int taken = 0;
+    test_case(context, 100125, BACKWARD, &taken); /* a bias of -1e30 for all of a row's keys */
+    NEED(taken == 1);
     test_ones(context, 48);
     test_ones(context, 57);
     test_climbing(context, 16);

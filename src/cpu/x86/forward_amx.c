@@ -5,10 +5,10 @@
  *     S^T[key][query]  = K  Q^T      A: 16 keys x 32 dims of K       B: 32 dims x 16 queries, dims in pairs
  *     O^T[dim][query] += V^T P^T     A: 16 dims x 32 keys of V^T     B: 32 keys x 16 queries, keys in pairs
  *
- * P^T leaves the softmax in the second product's order. A row of ones after V's last dim gives the sum of P
- * as the tiles saw it, which O is divided by.
+ * P^T leaves the softmax in the second product's order. O is divided by the sum of P as it was rounded.
  *
- *     registers    2 x 2 tiles of S^T or O^T, 2 of A, 2 of B: 4 products for 4 loads
+ *     registers    2 x 2 tiles of S^T or O^T, 2 of A, 2 of B: 4 products for 4 loads; to 64 dims S^T takes 2 tiles, 2 of A
+ *                  and 4 of B, which stay while the block's keys go by: 4 products for 2 loads
  *     L1           what a step of 4 products touches, and Q^T of a sub of 32 rows
  *     L2           K and V^T of a block of 256 keys, S^T and P^T of two units, O^T and Q^T of up to 512 rows:
  *                  0.6 MB at dim 128
@@ -20,21 +20,23 @@
  *     vectors           |      P(1)           |      P(2)           | ...
  *
  * The core's window is far shorter than a unit, so the loops of the products take a vector of the softmax
- * (softmax_amx.h) between two of the tiles' instructions.
+ * (softmax_amx.h) between two of the tiles' instructions. Beside a busy hardware thread that makes the products
+ * themselves faster, too (TILE_PAUSE).
  *
  * References are speculative: P is computed with the ones that rows have, and only if that gives some P above
  * 2^LAZY is the maximum searched, the reference moved and the unit's P computed again. A row moves by what it
  * sees itself, so its bits do not depend on its neighbours. O's factor is applied when the unit's P is.
  *
- * Measured: docs/performance.md. What did not help, on 16 threads of a Xeon whose other hardware
- * threads were busy, 2,048 keys, dims 64 and 128, against this one (differences below 5% are noise there):
+ * Measured, and what limits it: docs/performance.md. What did not help, on 16 threads of a Xeon whose other hardware
+ * threads were busy, 2,048 keys, dims 64 and 128 (differences below 5% are noise there):
  *   - the softmax between steps of 4 products, not between single instructions: 11% less at dim 128, 13% at
  *     64;
  *   - units of 128 keys 6% less (O^T is read and written more often), of 512 keys the same;
  *   - subs of 64 rows, each tile of K and V^T brought to L1 for twice the rows: the same;
- *   - B's tiles kept in registers (2 x 2 or 4 x 1), O^T and S^T through memory more often: 2 to 10% less,
- *     although a loop of these instructions alone was 1.4 times as fast while the other thread was busy;
- *   - one tile of sums at a time, A and B both streamed: 10 to 15% less.
+ *   - one tile of sums at a time, A and B both streamed: 10 to 15% less;
+ *   - a row of ones in V^T, which gives the sum of rounded P, in place of adding it by vectors: the same at dim 128,
+ *     3 to 6% less at 64; adding it by vdpbf16ps 3 to 7% less;
+ *   - huge pages for the workspace, for K and V, or for both: the same.
  */
 #include "cpu/x86/simd_avx512_bf16.h"
 

@@ -29,7 +29,8 @@ typedef struct softmax_state {
 SIMD_INLINE void softmax_pair(softmax_state *e, const int v, const float *s, float *p) {
     const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32((int)0xffff0000);
     const vf low = amx_exp2(0xffff, vf_mul(vf_sub(vf_load(s), e->reference[v]), e->scale));
-    const vf high = amx_exp2(0xffff, vf_mul(vf_sub(vf_load(s + FORWARD_SUB_ROWS), e->reference[v]), e->scale));
+    const vf high =
+        amx_exp2(0xffff, vf_mul(vf_sub(vf_load(s + FORWARD_SUB_ROWS), e->reference[v]), e->scale));
     const __m512i low_bits = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(low), half), mask);
     const __m512i high_bits = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(high), half), mask);
     const __m512i unit = _mm512_or_si512(_mm512_srli_epi32(low_bits, 16), high_bits);

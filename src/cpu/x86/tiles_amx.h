@@ -94,8 +94,9 @@ static inline void tile_begin(void) {
 #define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
 
 /*
- * For between two products that nothing else stands between. While the core's other hardware thread is at work products in a row
- * take 15 ns each, with eight or more other instructions between them 9; while it is idle 6.3 either way.
+ * For between two products that nothing else stands between. While the core's other hardware thread is at work
+ * products in a row take 15 ns each, with eight or more other instructions between them 9; while it is idle 6.3
+ * either way.
  */
 #define TILE_PAUSE() __asm__ volatile(".rept 12\n\tnop\n\t.endr")
 
