@@ -11,23 +11,28 @@
  *
  * Chunks have a fixed size, and each chunk's additions come in the order of the steps. So the bits do not depend on
  * who computes a pair, and there are two ways to share work, chosen by the number of tasks: a sequence is one task's
- * from the first step to the last (no waiting at all), or, where sequences are few, the tasks take pairs of the same
- * step, of several sequences, and meet after it. A step of one sequence then has n pairs at most, fewer under a
- * causal mask: with 2 tasks and n = 5 a sixth of the time is lost.
+ * from the first step to the last (no waiting at all), or, where sequences are few, the tasks take pairs by ticket, step
+ * after step of several sequences at once, and a pair waits until the pairs of the step before that share its rows or
+ * its keys are done. Tickets are in the order of the steps, so whoever waits does so for a pair that is being
+ * computed, and where there are several pairs for each task that is rare.
  *
  * dbias is added to in place. Where it is summed over batches or heads, sequences run one after another.
  */
 #include <math.h>
 #include <string.h>
 
+#include "cpu/parallel.h"
 #include "cpu/plan_cpu.h"
 
 /*
- * Into how many parts the largest chunks are cut. With few kv heads, tasks are likely to share a sequence, and want
- * many chunks; with many heads, large ones: every pair of chunks converts its rows and keys anew. Not by the batch or
- * by threads, which bits must not depend on.
+ * Into how many parts chunks of so many rows or keys are cut, unless they are small. With few kv heads, tasks are
+ * likely to share a sequence, and want many chunks; with many heads, large ones: every pair of chunks converts its
+ * rows and keys anew. Not by the batch or by threads, which bits must not depend on.
  */
-static int64_t chunk_parts(const attn_problem *p) { return p->heads_kv < 4 ? 4 : p->heads_kv < 16 ? 2 : 1; }
+static int64_t chunk_parts(const attn_problem *p, int64_t largest) {
+    if (largest <= 512) return 1;
+    return p->heads_kv < 4 ? 4 : p->heads_kv < 16 ? 2 : 1;
+}
 
 /* Whole subs, steps and tiles of every kernel. */
 #define CHUNK_MULTIPLE 192
@@ -38,8 +43,9 @@ typedef struct backward_loop {
     char *workspace;
     float *arrays; /* dq, dk and dv of the sequences in flight */
     float *delta;  /* of all rows of all sequences */
-    int64_t first, count, step, chunks; /* sequences in flight; the step; the most chunks of one */
+    int64_t first, count, chunks; /* sequences in flight; the most chunks of one */
     atomic_llong ticket;
+    atomic_llong *done; /* of each chunk of keys of each sequence in flight: its steps */
 } backward_loop;
 
 static size_t sequence_floats(const attni_cpu_plan *c) { return c->dq_floats + c->dk_floats + c->dv_floats; }
@@ -56,15 +62,16 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     const attni_cpu_kernel *k = c->backward;
     const int64_t rows = plan->group * p->seqlen_q, sequences = p->batch * p->heads_kv;
     const int64_t threads = plan->options.threads;
-    c->chunk_rows =
-        attni_min(k->tile_rows / chunk_parts(p), attni_round_up(attni_max(1, rows), CHUNK_MULTIPLE));
-    c->chunk_keys =
-        attni_min(k->block_keys / chunk_parts(p), attni_round_up(attni_max(1, p->seqlen_k), CHUNK_MULTIPLE));
+    c->chunk_rows = attni_min(k->tile_rows / chunk_parts(p, k->tile_rows),
+                              attni_round_up(attni_max(1, rows), CHUNK_MULTIPLE));
+    c->chunk_keys = attni_min(k->block_keys / chunk_parts(p, k->block_keys),
+                              attni_round_up(attni_max(1, p->seqlen_k), CHUNK_MULTIPLE));
     const int64_t row_chunks = attni_ceil_div(rows, c->chunk_rows),
                   key_chunks = attni_ceil_div(p->seqlen_k, c->chunk_keys);
     c->chunks = attni_max(1, attni_max(row_chunks, key_chunks));
-    c->whole = threads == 1 || (!shares_bias(p) && (sequences >= 4 * threads || sequences % threads == 0));
-    /* pairs of a step: enough that tasks finish at about the same time */
+    /* many tasks do not run equally fast: none should have a large part of the work to itself */
+    c->whole = threads == 1 ||
+               (!shares_bias(p) && (sequences >= 4 * threads || (sequences % threads == 0 && threads <= 4)));
     const int64_t pairs = attni_max(1, attni_min(row_chunks, key_chunks));
     c->in_flight = c->whole ? threads : shares_bias(p) ? 1 : attni_ceil_div(4 * threads, pairs);
     c->in_flight = attni_max(1, attni_min(c->in_flight, sequences));
@@ -86,7 +93,8 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     c->backward_scratch_bytes =
         (scratch + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     const size_t floats = (size_t)c->in_flight * sequence_floats(c) + (size_t)(sequences * rows);
-    return (size_t)threads * c->backward_scratch_bytes + floats * sizeof(float);
+    c->done_offset = (size_t)threads * c->backward_scratch_bytes + (floats * sizeof(float) + 63) / 64 * 64;
+    return c->done_offset + (size_t)(c->in_flight * c->chunks) * sizeof(atomic_llong);
 }
 
 /* ---------------------------------------------------------------- pairs */
@@ -135,15 +143,29 @@ static void sequence_task(void *args, int64_t index) {
             for (int64_t i = 0; i < loop->chunks; i++) run_pair(loop, mine, index, step, i, scratch);
 }
 
-static void step_task(void *args, int64_t index) {
+static void wait_for(atomic_llong *done, int64_t steps) {
+    while (atomic_load_explicit(done, memory_order_acquire) < steps) attni_yield();
+}
+
+static void pair_task(void *args, int64_t index) {
     backward_loop *loop = args;
     const attni_cpu_plan *c = loop->plan;
+    const int64_t n = loop->chunks, pairs = loop->count * n;
     char *scratch = loop->workspace + (size_t)index * c->backward_scratch_bytes;
     int64_t mine;
-    while ((mine = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed)) <
-           loop->count * loop->chunks)
-        run_pair(loop, loop->first + mine / loop->chunks, mine / loop->chunks, loop->step,
-                 mine % loop->chunks, scratch);
+    while ((mine = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed)) < n * pairs) {
+        const int64_t step = mine / pairs, slot = mine % pairs / n, i = mine % n;
+        const int64_t sequence = loop->first + slot;
+        atomic_llong *done = loop->done + slot * n;
+        const attni_sequence s =
+            attni_sequence_of(loop->job->p, &loop->job->t, sequence / loop->job->p->heads_kv);
+        const int64_t own = chunks_of(c, loop->job, &s); /* of this sequence, which may have fewer */
+        if (step >= own || i >= own) continue;
+        wait_for(&done[i], step);
+        wait_for(&done[(i + 1) % own], step);
+        run_pair(loop, sequence, slot, step, i, scratch);
+        atomic_store_explicit(&done[i], step + 1, memory_order_release);
+    }
 }
 
 /* ---------------------------------------------------------------- sinks */
@@ -182,6 +204,7 @@ void attni_cpu_backward(const attn_plan *plan, const attni_job *given, void *wor
     backward_loop loop = {.job = &job, .plan = c, .workspace = workspace};
     loop.arrays = (float *)(void *)(loop.workspace + (size_t)threads * c->backward_scratch_bytes);
     loop.delta = loop.arrays + (size_t)c->in_flight * sequence_floats(c);
+    loop.done = (atomic_llong *)(void *)(loop.workspace + c->done_offset);
     for (int64_t batch = 0; batch < p->batch; batch++) {
         const attni_sequence s = attni_sequence_of(p, &job.t, batch);
         loop.chunks = attni_max(loop.chunks, chunks_of(c, &job, &s));
@@ -192,10 +215,9 @@ void attni_cpu_backward(const attn_plan *plan, const attni_job *given, void *wor
     }
     for (loop.first = 0; !c->whole && loop.first < sequences; loop.first += c->in_flight) {
         loop.count = attni_min(c->in_flight, sequences - loop.first);
-        for (loop.step = 0; loop.step < loop.chunks; loop.step++) {
-            atomic_store(&loop.ticket, 0);
-            o->parallel_for(o->pool, threads, step_task, &loop);
-        }
+        for (int64_t i = 0; i < loop.count * loop.chunks; i++) atomic_init(&loop.done[i], 0);
+        atomic_store(&loop.ticket, 0);
+        o->parallel_for(o->pool, threads, pair_task, &loop);
     }
     if (p->has_sinks && job.t.dsinks != NULL) sink_gradients(&loop);
 }

@@ -7,7 +7,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#if defined(__linux__)
+#if defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
 #endif
 
@@ -27,6 +27,12 @@ int32_t attni_default_threads(int own_parallel_for) {
     if (own_parallel_for) threads = processors();
     if (threads < 1) threads = 1;
     return threads < ATTNI_THREADS_LIMIT ? threads : ATTNI_THREADS_LIMIT;
+}
+
+void attni_yield(void) {
+#if defined(__unix__) || defined(__APPLE__)
+    sched_yield();
+#endif
 }
 
 int32_t attni_has_openmp(void) {

@@ -10,6 +10,7 @@
 int32_t attni_default_threads(int own_parallel_for);
 
 int32_t attni_has_openmp(void);
+void attni_yield(void); /* lets another thread run, in a loop that waits for it */
 void attni_default_parallel_for(void *pool, int64_t count, attn_task_fn task, void *args);
 
 #endif

@@ -23,6 +23,7 @@ typedef struct attni_cpu_plan {
     bool whole; /* a sequence is one task's; else its chunks are all tasks' */
     size_t backward_scratch_bytes; /* of a task */
     size_t dq_floats, dk_floats, dv_floats; /* of a sequence */
+    size_t done_offset; /* in the workspace: what of each chunk is done */
 } attni_cpu_plan;
 
 /* One run's shared state: pieces are taken by ticket. */

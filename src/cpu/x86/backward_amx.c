@@ -36,8 +36,8 @@
 #include "cpu/x86/simd_avx512.h"
 
 #define FORWARD_NV 2
-#define FORWARD_TILE_ROWS 2048
-#define BACKWARD_KEYS 2048
+#define FORWARD_TILE_ROWS 512
+#define BACKWARD_KEYS 512
 #define BACKWARD_STEP 32
 #define BACKWARD_UNIT 64
 #define BACKWARD_BLOCK 256
@@ -51,8 +51,8 @@ ATTNI_ASSERT_BACKWARD_ROW(backward_amx);
 
 _Static_assert(FORWARD_SUB_ROWS == 32 && BACKWARD_UNIT % 32 == 0 && BACKWARD_BLOCK % BACKWARD_UNIT == 0,
                "subs and steps are two tiles");
-_Static_assert(BACKWARD_KEYS / 4 % 32 == 0 && FORWARD_TILE_ROWS / 4 % 32 == 0,
-               "a quarter of a chunk is whole subs and steps");
+_Static_assert(BACKWARD_KEYS % BACKWARD_BLOCK == 0 && FORWARD_TILE_ROWS % (32 * BACKWARD_GROUP) == 0,
+               "a chunk is whole blocks and groups");
 
 #define FLUSH_DENORMALS 0x8040u /* in MXCSR: results, and operands */
 
