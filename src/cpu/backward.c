@@ -92,8 +92,14 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     const size_t scratch = k->scratch_bytes(c->chunk_rows, c->chunk_keys, p->dim_qk, p->dim_v);
     c->backward_scratch_bytes =
         (scratch + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
+    if (k->panel_bytes != NULL) { /* whole KB */
+        c->row_panel_bytes = k->panel_bytes(c->chunk_rows, 0, p->dim_qk, p->dim_v);
+        c->key_panel_bytes = k->panel_bytes(0, c->chunk_keys, p->dim_qk, p->dim_v);
+    }
     const size_t floats = (size_t)c->in_flight * sequence_floats(c) + (size_t)(sequences * rows);
-    c->done_offset = (size_t)threads * c->backward_scratch_bytes + (floats * sizeof(float) + 63) / 64 * 64;
+    const size_t panels = (size_t)c->chunks * (c->row_panel_bytes + c->key_panel_bytes);
+    c->panels_offset = (size_t)threads * c->backward_scratch_bytes + (floats * sizeof(float) + 63) / 64 * 64;
+    c->done_offset = c->panels_offset + (size_t)c->in_flight * panels;
     return c->done_offset + (size_t)(c->in_flight * c->chunks) * sizeof(atomic_llong);
 }
 
@@ -130,6 +136,11 @@ static void run_pair(const backward_loop *loop, int64_t sequence, int64_t slot, 
     chunk.dk = chunk.dq + c->dq_floats;
     chunk.dv = chunk.dk + c->dk_floats;
     chunk.delta = loop->delta + sequence * job->group * p->seqlen_q;
+    chunk.row_panels = loop->workspace + c->panels_offset +
+                       (size_t)(slot * c->chunks) * (c->row_panel_bytes + c->key_panel_bytes);
+    chunk.key_panels =
+        chunk.row_panels + (size_t)c->chunks * c->row_panel_bytes + (size_t)i * c->key_panel_bytes;
+    chunk.row_panels += (size_t)((i + step) % n) * c->row_panel_bytes;
     c->backward->backward(job, &chunk, scratch);
 }
 

@@ -67,7 +67,7 @@ typedef void (*attni_merge_fn)(const attni_job *job, const attni_tile *tile, att
 /*
  * Backward: one chunk of rows (tile) against one chunk of keys of a sequence, either of which may be empty. dq, dk,
  * dv and delta are arrays of the whole sequence: [row or key][dims rounded up to ATTNI_BACKWARD_ALIGN], and D of each
- * row. first: nothing was added to these rows and keys yet, and delta is unknown. last: all has been, so gradients
+ * row. first: nothing was added to these rows and keys yet, delta is unknown and the panels are empty. last: all has been, so gradients
  * are written. Rows of the arrays exist up to the chunk's size rounded up.
  */
 typedef struct attni_chunk {
@@ -76,6 +76,8 @@ typedef struct attni_chunk {
     int64_t most_rows, most_keys; /* what the scratch was measured for */
     bool first, last;
     float *dq, *dk, *dv, *delta;
+    char *row_panels,
+        *key_panels; /* where the kernel has panel_bytes; what first leaves there, later pairs find */
 } attni_chunk;
 
 #define ATTNI_BACKWARD_ALIGN 16
@@ -98,6 +100,8 @@ typedef struct attni_cpu_kernel {
     attni_decode_fn decode;
     attni_merge_fn merge; /* decode */
     attni_backward_fn backward;
+    /* backward, or null: of a chunk's rows and keys as the kernel reads them, which are kept between its pairs */
+    size_t (*panel_bytes)(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v);
     size_t (*scratch_bytes)(int64_t rows_or_heads, int64_t slots_or_keys, int64_t dim_qk, int64_t dim_v);
 } attni_cpu_kernel;
 

@@ -25,7 +25,7 @@ const attni_cpu_kernel attni_cpu_kernels[] = {
      .decode = attni_##symbol,                                                                               \
      .merge = attni_##symbol##_merge,                                                                        \
      .scratch_bytes = attni_##symbol##_scratch},
-#define BACKWARD(symbol, isa_, dtypes_, bf16, rows, keys)                                                    \
+#define BACKWARD(symbol, isa_, dtypes_, bf16, rows, keys, panels)                                            \
     {.name = #symbol,                                                                                        \
      .op = "backward",                                                                                       \
      .isa = isa_,                                                                                            \
@@ -35,6 +35,7 @@ const attni_cpu_kernel attni_cpu_kernels[] = {
      .sub_rows = 1,                                                                                          \
      .block_keys = keys,                                                                                     \
      .backward = attni_##symbol,                                                                             \
+     .panel_bytes = panels,                                                                                  \
      .scratch_bytes = attni_##symbol##_scratch},
 #include "cpu/kernels.def"
 #undef FORWARD

@@ -15,7 +15,7 @@
                               int64_t stride, int64_t pieces);                                               \
     size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);               \
     enum { attni_##name##_rows = most_rows };
-#define BACKWARD(name, isa, dtypes, bf16_only, rows, keys)                                                   \
+#define BACKWARD(name, isa, dtypes, bf16_only, rows, keys, panels)                                           \
     void attni_##name(const attni_job *job, const attni_chunk *chunk, void *scratch);                        \
     size_t attni_##name##_scratch(int64_t rows_of_chunk, int64_t keys_of_chunk, int64_t dim_qk,              \
                                   int64_t dim_v);                                                            \
@@ -24,6 +24,8 @@
 #undef FORWARD
 #undef DECODE
 #undef BACKWARD
+
+size_t attni_backward_amx_panels(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v);
 
 /* After forward_body.h: the row of kernels.def says what the file was compiled with. */
 #define ATTNI_ASSERT_ROW(name)                                                                               \

@@ -23,7 +23,8 @@ typedef struct attni_cpu_plan {
     bool whole; /* a sequence is one task's; else its chunks are all tasks' */
     size_t backward_scratch_bytes; /* of a task */
     size_t dq_floats, dk_floats, dv_floats; /* of a sequence */
-    size_t done_offset; /* in the workspace: what of each chunk is done */
+    size_t row_panel_bytes, key_panel_bytes; /* of a chunk */
+    size_t panels_offset, done_offset; /* in the workspace: panels; steps done of each chunk */
 } attni_cpu_plan;
 
 /* One run's shared state: pieces are taken by ticket. */

@@ -331,8 +331,13 @@ void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *sc
                   keys = chunk->key_end - chunk->key_begin;
     amx_scratch w;
     amx_carve(&w, scratch, chunk->most_rows, chunk->most_keys, job->p->dim_qk, job->p->dim_v);
-    if (chunk->first) begin_chunk(chunk, &w.shape, subs);
-    if (rows > 0 && chunk->first) sum_rows(job, chunk);
+    amx_carve_panels(&w, chunk->row_panels, chunk->key_panels);
+    if (chunk->first) {
+        begin_chunk(chunk, &w.shape, subs);
+        sum_rows(job, chunk);
+        load_rows(job, chunk, &w);
+        load_keys(job, chunk, &w);
+    }
     if (rows > 0 && keys > 0) {
         const key_range all = {0, attni_round_up(keys, 32)};
         tile_rows_fill(job, &chunk->tile, &w.rows, 32 * subs);
@@ -342,8 +347,6 @@ void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *sc
             amx_walk walk = {.job = job, .chunk = chunk, .w = &w, .loaded = seen, .subs = subs};
             walk.block =
                 (key_range){seen.begin, attni_min(attni_round_up(seen.begin + 1, BACKWARD_BLOCK), seen.end)};
-            load_rows(job, chunk, &w);
-            load_keys(job, chunk, seen, &w);
             fill_rows(job, chunk, &w.rows, 32 * subs);
             const uint32_t environment = _mm_getcsr();
             _mm_setcsr(environment |
@@ -357,6 +360,10 @@ void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *sc
     if (!chunk->last) return;
     if (job->t.dq != NULL) finish_rows(job, chunk, &w);
     finish_keys(job, chunk, &w.shape);
+}
+
+size_t attni_backward_amx_panels(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v) {
+    return amx_panel_bytes(rows, keys, dim_qk, dim_v);
 }
 
 size_t attni_backward_amx_scratch(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v) {

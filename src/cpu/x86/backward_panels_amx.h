@@ -54,13 +54,6 @@ static size_t amx_carve(amx_scratch *w, char *base, int64_t rows, int64_t keys, 
         void *pointer;
         int64_t bytes;
     } parts[] = {
-        {&w->q_t, f.subs * f.qk_steps * PAIR_BYTES},
-        {&w->do_t, f.subs * f.v_steps * PAIR_BYTES},
-        {&w->q, f.subs * f.qk_steps * PAIR_BYTES},
-        {&w->dout, f.subs * f.v_steps * PAIR_BYTES},
-        {&w->k, f.keys * f.qk_steps * PAIR_BYTES},
-        {&w->v, f.keys * f.v_steps * PAIR_BYTES},
-        {&w->k_t, f.keys * f.qk_steps * PAIR_BYTES},
         {&w->p, BACKWARD_GROUP * block},
         {&w->ds, BACKWARD_GROUP * block},
         {&w->ds_b, block},
@@ -80,6 +73,24 @@ static size_t amx_carve(amx_scratch *w, char *base, int64_t rows, int64_t keys, 
         offset += (size_t)attni_round_up(parts[i].bytes, 64);
     }
     return offset + tile_rows_carve(&w->rows, base == NULL ? NULL : base + offset, 32 * f.subs);
+}
+
+/* The operands: of a chunk's rows, and of its keys. */
+static void amx_carve_panels(amx_scratch *w, char *rows, char *keys) {
+    const amx_shape *f = &w->shape;
+    w->q_t = rows;
+    w->q = w->q_t + f->subs * f->qk_steps * PAIR_BYTES;
+    w->do_t = w->q + f->subs * f->qk_steps * PAIR_BYTES;
+    w->dout = w->do_t + f->subs * f->v_steps * PAIR_BYTES;
+    w->k = keys;
+    w->k_t = w->k + f->keys * f->qk_steps * PAIR_BYTES;
+    w->v = w->k_t + f->keys * f->qk_steps * PAIR_BYTES;
+}
+
+static size_t amx_panel_bytes(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v) {
+    const int64_t subs = attni_ceil_div(rows, 32), steps = attni_ceil_div(keys, 32),
+                  qk = attni_ceil_div(dim_qk, 32), v = attni_ceil_div(dim_v, 32);
+    return (size_t)((2 * subs * (qk + v) + steps * (2 * qk + v)) * PAIR_BYTES);
 }
 
 /* ---------------------------------------------------------------- load */
@@ -178,11 +189,11 @@ static void keys_of_dims(const uint16_t *const rows[32], int64_t dim, char *to) 
                                 row_part(rows[i], d, dim));
 }
 
-static void load_keys(const attni_job *job, const attni_chunk *chunk, key_range keys, const amx_scratch *w) {
+static void load_keys(const attni_job *job, const attni_chunk *chunk, const amx_scratch *w) {
     const attni_tile *tile = &chunk->tile;
     const attn_problem *p = job->p;
     const amx_shape *f = &w->shape;
-    for (int64_t step = keys.begin / 32; 32 * step < keys.end; step++) {
+    for (int64_t step = 0; chunk->key_begin + 32 * step < chunk->key_end; step++) {
         const uint16_t *k[32], *v[32];
         for (int64_t i = 0; i < 32; i++) {
             const int64_t key = chunk->key_begin + 32 * step + i, ahead = key + 32;
