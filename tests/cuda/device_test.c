@@ -211,8 +211,10 @@ static void repeats(attn_context *context, int times) {
 
 /* Many tiles of one block of keys, which are over soon: each batch has the same numbers, and must have the same bits. */
 static void short_tiles(attn_context *context, int rounds) {
-    for (int kind = 0; kind < 4; kind++) {
-        packed made = make_packed(96, 16, 128, 100, 128, 0, kind < 2 ? ATTN_F8_E4M3 : ATTN_BF16);
+    for (int kind = 0; kind < 8; kind++) {
+        const int dim = kind < 4 ? 128 : kind < 6 ? 192 : 256;
+        packed made =
+            make_packed(96, 16, 128, dim > 128 ? 60 : 100, dim, 0, kind < 2 ? ATTN_F8_E4M3 : ATTN_BF16);
         attn_problem *p = &made.problem;
         const size_t size = attni_reference_size(p->dtype_q), q = (size_t)made.q_count / 96 * size,
                      k = (size_t)made.k_count / 96 * size, o = (size_t)made.o_count / 96 * 2,

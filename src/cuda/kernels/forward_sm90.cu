@@ -133,13 +133,18 @@ DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memor
     const tile_record *record = &memory->tile[tile % RECORDS];
     const tile_facts *t = &record->facts;
     const int place = place_in_tile(tile, this_warpgroup());
+    const int slot = tile % Q_BARRIERS;
     if (DIRECT) {
         store_direct(&p->forward, t, place, o, inverse);
+    } else {
+        store_staged(p, t, AT(q) + (slot * WGS + this_warpgroup()) * Q_PART_BYTES, this_warpgroup(), place, o,
+                     inverse);
+    }
+    __syncwarp();
+    mbarrier_arrive_if(AT(tile_empty) + 8 * (tile % RECORDS), is_chosen_lane());
+    if (DIRECT) {
         return;
     }
-    const int slot = tile % Q_BARRIERS;
-    store_staged(p, t, AT(q) + (slot * WGS + this_warpgroup()) * Q_PART_BYTES, this_warpgroup(), place, o,
-                 inverse);
     if (at->storing >= 0 && (threadIdx.x & 127) == 0) { /* the store before, after a tile of one block */
         tma_wait_read(1);
         mbarrier_arrive(AT(q_empty) + 8 * at->storing);
@@ -459,7 +464,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
 DEVICE void make_barriers(u32 shared) {
     for (int i = 0; i < RECORDS; i++) {
         mbarrier_init(AT(tile_full) + 8 * i, 1);
-        mbarrier_init(AT(tile_empty) + 8 * i, BIAS ? 2 : 1);
+        mbarrier_init(AT(tile_empty) + 8 * i, (BIAS ? 2 : 1) + 4 * WGS);
     }
     for (int i = 0; i < Q_BARRIERS; i++) {
         mbarrier_init(AT(q_full) + 8 * i, 1);

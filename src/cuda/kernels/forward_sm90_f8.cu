@@ -186,6 +186,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (first) {
         if (previous) {
             finish_tile(p, memory, at, o, t, old_sum, old_reference, at->tiles - 1);
+            __syncwarp();
+            mbarrier_arrive_if(AT(tile_empty) + 8 * ((at->tiles - 1) % RECORDS), is_chosen_lane());
             mbarrier_arrive_if(AT(q_empty) + 8 * ((at->tiles - 1) % Q_SLOTS), is_chosen_lane());
         }
         at->interval = 0;
@@ -268,7 +270,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
 DEVICE void make_barriers(u32 shared) {
     for (int i = 0; i < RECORDS; i++) {
         mbarrier_init(AT(tile_full) + 8 * i, 1);
-        mbarrier_init(AT(tile_empty) + 8 * i, 1);
+        mbarrier_init(AT(tile_empty) + 8 * i, 1 + 4 * WGS);
     }
     for (int i = 0; i < Q_SLOTS; i++) {
         mbarrier_init(AT(q_full) + 8 * i, 1);

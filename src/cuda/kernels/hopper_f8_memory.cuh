@@ -21,9 +21,10 @@ struct shared_memory {
     tile_record tile[RECORDS];
     /* mbarriers               arrived at by                          waited for by */
     u64 tile_full[RECORDS];   /* the scheduler                         the producer, the turners */
-    u64 tile_empty[RECORDS];  /* the producer, tiles later             the scheduler */
+    u64 tile_empty[RECORDS];  /* the producer, tiles later; each warp  the scheduler */
     u64 q_full[Q_SLOTS];      /* the copy engine                       the warpgroups */
-    u64 q_empty[Q_SLOTS];     /* each warp, once O is on its way         the producer, who gives the record back */
+    u64 q_empty
+        [Q_SLOTS];     /* each warp, once O is on its way         the producer, who gives the record back */
     u64 k_full[STAGES];       /* the copy engine                       the warpgroups */
     u64 k_empty[STAGES];      /* each warp, after its scores           the producer */
     u64 v_full[STAGES];       /* the copy engine                       the turners */

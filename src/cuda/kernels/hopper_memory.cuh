@@ -149,7 +149,7 @@ struct shared_memory {
     tile_record tile[RECORDS];
     /* mbarriers              arrived at by                          waited for by */
     u64 tile_full[RECORDS]; /* the scheduler                         the producer, and that of bias */
-    u64 tile_empty[RECORDS]; /* these, tiles later                    the scheduler */
+    u64 tile_empty[RECORDS]; /* these, tiles later; each warp, with O  the scheduler */
     u64 q_full[Q_BARRIERS]; /* the copy engine                         the warpgroups */
     u64 q_empty[Q_BARRIERS]; /* each warpgroup, once its part is free   the producer */
     u64 k_full[STAGES]; /* the copy engine                         the warpgroups */
