@@ -42,7 +42,7 @@ attn_status attni_cuda_forward_spec(attn_dtype dtype, int64_t dim_qk, int64_t di
 /* The order and number of a run's blocks; half of the L2 cache is for the keys of tiles side by side: what the kernel was tuned with. */
 static long long schedule(const attn_plan *plan, const attni_cuda_plan *made, attni_forward_params *f) {
     const attni_cuda *cuda = plan->context->backend_data;
-    return attni_forward_schedule(f, &made->tiles, (long long)cuda->l2_bytes / 2);
+    return attni_forward_schedule(f, &made->tiles, (long long)cuda->l2_bytes / 2, 0);
 }
 
 static attn_status run_forward(const attn_plan *plan, const attni_run *run) {

@@ -277,7 +277,8 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
     const attni_forward_tiles tiles =
         made->hopper_packed ? pack_heads(&p.forward, &made->hopper_tiles) : made->hopper_tiles;
-    p.tiles = (int)attni_forward_schedule(&p.forward, &tiles, cache_bytes(cuda, &tiles, p.forward.seqlen_q));
+    p.tiles = (int)attni_forward_schedule(&p.forward, &tiles, cache_bytes(cuda, &tiles, p.forward.seqlen_q),
+                                          cuda->multiprocessors);
     if (p.tiles == 0) return ATTN_OK;
     if (p.forward.softcap > 0.0f) fill_cap(&p);
     const bool tickets = run->workspace && p.tiles > cuda->multiprocessors;

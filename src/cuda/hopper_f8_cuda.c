@@ -128,7 +128,7 @@ static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
         p.scale_stride_batch = problem->scale_stride_batch;
         p.scale_stride_head = problem->scale_stride_head;
     }
-    p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes);
+    p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes, 0);
     if (p.tiles == 0) return ATTN_OK;
     ATTNI_TRY(encode_all(cuda, problem, &made->hopper_tiles, &p));
     if (run->workspace && p.tiles > cuda->multiprocessors) {
@@ -178,7 +178,7 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
                           "forward_sm90_f8 needs %d bytes of shared memory; a block has at most %d",
                           spec.shared_bytes, cuda->shared_limit);
     attni_forward_params largest = made->base;
-    if (attni_forward_schedule(&largest, &made->hopper_tiles, (long long)cuda->l2_bytes) < 0)
+    if (attni_forward_schedule(&largest, &made->hopper_tiles, (long long)cuda->l2_bytes, 0) < 0)
         return attni_fail(ATTN_UNSUPPORTED,
                           "batch %lld, heads_q %lld and seqlen_q %lld make more than 2^31 - 1 tiles",
                           (long long)p->batch, (long long)p->heads_q, (long long)p->seqlen_q);

@@ -100,11 +100,13 @@ typedef struct attni_forward_params {
     int row_tiles; /* ceil(seqlen_q / BR) */
     int head_group; /* (batch, head) pairs that run side by side */
     int descending; /* 1: last row tiles first (causal: the longest) */
+    int late_rows; /* with descending: the first row tiles of all pairs, left to the end */
+    int late_begin; /* the first of them, without slices */
     int value_slices; /* ceil(dim_v / DV) */
     int pack; /* forward_sm90, PACKED: query heads of a tile; heads_q is then heads_kv and group 1. Else 0 */
     int part_queries; /* with pack: queries in 64 rows, 64 / pack */
     int pack_inverse; /* with pack: row / pack is row * pack_inverse >> 16 for rows below 64 */
-    attni_divisor by_slices, by_group, by_width, by_last_width, by_heads, by_gqa;
+    attni_divisor by_slices, by_group, by_width, by_last_width, by_pairs, by_heads, by_gqa;
 } attni_forward_params;
 
 /*
@@ -427,9 +429,12 @@ ATTNI_GEOMETRY attni_divisor attni_divisor_of(int divisor) {
  * pairs of a row tile lie together. Under a causal mask or a right window the longest tiles of a group come
  * first, and the groups are of one size, of which K and V are about cache_bytes (30 MB of a Hopper's L2): a
  * small last group would leave its long tiles to the end (at dim 256 and 1k to 8k keys, 7 to 13% of the time).
+ * `blocks` that run side by side, 0 where that is not known, take up to two rounds of the shortest tiles of all groups
+ * last, an eighth of the row tiles at most, so that they end together (1% from 2k keys on; a quarter costs that at 512,
+ * where keys then come from memory again).
  */
 ATTNI_GEOMETRY long long attni_forward_schedule(attni_forward_params *p, const attni_forward_tiles *t,
-                                                long long cache_bytes) {
+                                                long long cache_bytes, int blocks) {
     long long pairs = (long long)p->batch * p->heads_q, tiles, fit = 1;
     p->row_tiles = (p->seqlen_q + t->br - 1) / t->br;
     p->value_slices = t->value_slices;
@@ -442,6 +447,12 @@ ATTNI_GEOMETRY long long attni_forward_schedule(attni_forward_params *p, const a
         fit = groups > 0 ? (heads + groups - 1) / groups * p->group : 1;
     }
     p->head_group = (int)fit;
+    p->late_rows = 0;
+    if (p->descending && pairs > 0) {
+        long long late = 2LL * blocks / pairs, most = p->row_tiles / 8;
+        p->late_rows = (int)(late < most ? late : most);
+    }
+    p->late_begin = (int)(pairs * (p->row_tiles - p->late_rows));
     tiles = pairs * p->row_tiles * p->value_slices;
     if (tiles > 2147483647) {
         return -1;
@@ -450,9 +461,10 @@ ATTNI_GEOMETRY long long attni_forward_schedule(attni_forward_params *p, const a
         return 0;
     }
     p->by_slices = attni_divisor_of(p->value_slices);
-    p->by_group = attni_divisor_of(p->row_tiles * p->head_group);
+    p->by_group = attni_divisor_of((p->row_tiles - p->late_rows) * p->head_group);
     p->by_width = attni_divisor_of(p->head_group);
     p->by_last_width = attni_divisor_of(pairs % p->head_group ? (int)(pairs % p->head_group) : p->head_group);
+    p->by_pairs = attni_divisor_of((int)pairs);
     p->by_heads = attni_divisor_of(p->heads_q);
     p->by_gqa = attni_divisor_of(p->group);
     return tiles;

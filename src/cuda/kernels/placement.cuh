@@ -52,10 +52,19 @@ DEVICE int divide(int n, const attni_divisor *by) {
 DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     int inner = divide(tile, &p->by_slices);
     t->slice = tile - inner * p->value_slices;
-    int first = divide(inner, &p->by_group) * p->head_group, rest = inner - first * p->row_tiles;
-    bool last = first + p->head_group > p->batch * p->heads_q;
-    int row_tile = last ? divide(rest, &p->by_last_width) : divide(rest, &p->by_width);
-    int pair = first + rest - row_tile * (last ? p->batch * p->heads_q - first : p->head_group);
+    const int pairs = p->batch * p->heads_q;
+    int row_tile, pair;
+    if (inner >= p->late_begin) {
+        row_tile = divide(inner - p->late_begin, &p->by_pairs);
+        pair = inner - p->late_begin - row_tile * pairs;
+        row_tile += p->row_tiles - p->late_rows;
+    } else {
+        int first = divide(inner, &p->by_group) * p->head_group,
+            rest = inner - first * (p->row_tiles - p->late_rows);
+        bool last = first + p->head_group > pairs;
+        row_tile = last ? divide(rest, &p->by_last_width) : divide(rest, &p->by_width);
+        pair = first + rest - row_tile * (last ? pairs - first : p->head_group);
+    }
     if (p->descending) {
         row_tile = p->row_tiles - 1 - row_tile;
     }
