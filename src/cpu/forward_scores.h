@@ -105,9 +105,9 @@ SIMD_INLINE void score_mask_edges(const tile_rows *r, const score_block *b) {
     const int64_t sub = b->first / FORWARD_SUB_ROWS;
     const int64_t before = attni_max(0, attni_min(r->full_begin[sub] - b->key0, b->count)),
                   after = attni_max(before, attni_min(r->full_end[sub] - b->key0, b->count));
-    const score_block parts[2] = {{b->s, b->key0, before, b->first, b->nv},
-                                  {b->s + after * FORWARD_SUB_ROWS, b->key0 + after, b->count - after,
-                                   b->first, b->nv}};
+    const score_block parts[2] = {
+        {b->s, b->key0, before, b->first, b->nv},
+        {b->s + after * FORWARD_SUB_ROWS, b->key0 + after, b->count - after, b->first, b->nv}};
     vf top[FORWARD_NV];
     score_mask(r, &parts[0], top);
     score_mask(r, &parts[1], top);
