@@ -242,16 +242,17 @@ static attni_forward_tiles pack_heads(attni_forward_params *f, const attni_forwa
 }
 
 /*
- * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + ..) to 7e-8 of itself for |x| up to 3/8 (minimax,
- * the first term held at 1), and x is a raw number times the scale over the cap.
+ * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + tanh_terms[1] x^4) to within 8e-8 for |x| up to 1/4
+ * (minimax, the first term held at 1, so that what is far below the cap is exact), and x is a raw number times the
+ * scale over the cap.
  */
 static void fill_cap(attni_forward_sm90_params *p) {
-    static const double tanh_terms[] = {-3.333233348e-01, 1.328972567e-01, -4.848726008e-02};
+    static const double tanh_terms[] = {-3.3322915e-01, 1.2846043e-01};
     const double over_cap = fabs((double)p->forward.scale) / (double)p->forward.softcap;
     double factor = fabs((double)p->forward.scale) * 1.4426950408889634; /* to powers of two */
-    p->cap_square = (float)(0.140625 / (over_cap * over_cap));
+    p->cap_square = (float)(0.0625 / (over_cap * over_cap));
     p->cap[0] = (float)factor;
-    for (int i = 1; i < 4; i++) {
+    for (int i = 1; i < 3; i++) {
         factor *= over_cap * over_cap;
         p->cap[i] = (float)(factor * tanh_terms[i - 1]);
     }

@@ -50,8 +50,8 @@ struct matrix_place {
     u32 shared;
     int warpgroup;
     u32 q, k, v; /* descriptors' low words, of stage 0 */
-    float scale; /* of scores to powers of two; of their tanh under a softcap */
-    float twice_over_cap; /* of raw scores, under a softcap */
+    float scale; /* of scores to powers of two; under a softcap the cap in them */
+    float to_exponent; /* SOFTCAP: of raw scores to the power of two that is e^(2 score / cap) */
 };
 
 /* One lane of the warp. An election takes no register; a kept predicate, where there are registers, no time. */
@@ -262,9 +262,9 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
             AT(q_empty) + 8 * (queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup)) % Q_BARRIERS),
             is_chosen_lane() && at->block == at->begin);
     }
-    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[2], p->forward.batch >> 31};
+    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[1], p->forward.batch >> 31};
     if (SOFTCAP && (masked || !POLYNOMIAL)) {
-        cap_scores(s, w->twice_over_cap, &shape);
+        cap_scores(s, w->scale, w->to_exponent, are_small(s, p->cap_square), &shape);
     }
     if (ALIBI) {
         slope_scores(s, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at), at->block,
@@ -337,7 +337,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     }
     if (POLYNOMIAL && shape.raw &&
         __any_sync(0xffffffffu, widest > __float_as_int(p->cap_square))) { /* beyond the polynomial */
-        cap_scores(s, w->twice_over_cap, &shape);
+        cap_scores(s, w->scale, w->to_exponent, false, &shape);
         sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
     }
@@ -399,7 +399,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     w.k = wgmma_operand(AT(k), 16);
     w.v = wgmma_operand(AT(v), CHUNK_BYTES);
     const float scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale);
-    w.twice_over_cap = SOFTCAP ? scale * 2.0f / p->forward.softcap : 0.0f;
+    w.to_exponent = SOFTCAP ? scale / p->forward.softcap * (2.0f * ATTNI_LOG2E) : 0.0f;
     w.scale = (SOFTCAP ? p->forward.softcap : scale) * ATTNI_LOG2E;
 #pragma unroll
     for (int i = 0; i < DV / 2; i++) {

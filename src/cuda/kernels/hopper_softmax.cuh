@@ -102,17 +102,16 @@ struct score_shape {
     float scale, rise, base[2];
     bool raw;
     const float *cap; /* of attni_forward_sm90_params */
-    float second; /* cap[2] */
+    float second; /* cap[1] */
     int zero; /* that the assembler does not know to be 0 */
 };
 
+DEVICE float cap_weight(const score_shape *shape, float square) {
+    return fmaf(square, fmaf(square, shape->cap[2], shape->second), shape->cap[0]);
+}
+
 DEVICE float weight_of(const score_shape *shape, float square) {
-    if (!POLYNOMIAL || !shape->raw) {
-        return shape->scale;
-    }
-    float r = fmaf(square, shape->cap[3], shape->second);
-    r = fmaf(square, r, shape->cap[1]);
-    return fmaf(square, r, shape->cap[0]);
+    return POLYNOMIAL && shape->raw ? cap_weight(shape, square) : shape->scale;
 }
 
 /* What is added to the weighted numbers of column group i: element j of four, less `lower`. */
@@ -120,36 +119,34 @@ DEVICE float line_of(const score_shape *shape, int i, int j, float lower) {
     return ALIBI ? fmaf(shape->rise, (float)(i * 8 + (j & 1)), -(lower + shape->base[j / 2])) : -lower;
 }
 
-/* 9.7.3 min.NaN, max.NaN: x within +-most; NaN stays. */
-DEVICE float clamp_with_nan(float x, float most) {
-    float r;
-    asm("{\n.reg .f32 t;\nmin.NaN.f32 t, %1, %2;\nmax.NaN.f32 %0, t, %3;\n}"
-        : "=f"(r)
-        : "f"(x), "f"(most), "f"(-most));
-    return r;
-}
-
-/* tanh(u / 2), to 3e-7: a minimax quotient up to |u| = 18, where tanh is 1. */
-DEVICE float tanh_of_half(float u) {
-    const float x = clamp_with_nan(u, 18.0f), y = x * x;
-    float above = fmaf(y, 2.57504122e-11f, 1.59936093e-07f),
-          below = fmaf(y, 3.00885072e-09f, 5.11153803e-06f);
-    above = fmaf(y, above, 1.08955661e-04f);
-    below = fmaf(y, below, 1.61512359e-03f);
-    above = fmaf(y, above, 1.67164970e-02f);
-    below = fmaf(y, below, 1.16766237e-01f);
-    above = fmaf(y, above, 4.99999940e-01f);
-    below = fmaf(y, below, 1.0f);
-    return x * above * reciprocal_fast(below);
-}
-
-/* Raw numbers of any size to what the scale makes scores under a softcap: tanh of them over the cap. */
-DEVICE void cap_scores(float (&s)[BC / 2], float twice_over_cap, score_shape *shape) {
+/*
+ * Raw numbers of any size to scores in powers of two, under a softcap. Where all of a warp's are small, by the
+ * polynomial; else by tanh x = 1 - 2 / (1 + e^2x), which errs by 3e-7 of the cap, and so of the largest of them.
+ */
+DEVICE void cap_scores(float (&s)[BC / 2], float cap, float to_exponent, bool small, score_shape *shape) {
+    if (small) {
 #pragma unroll
-    for (int i = 0; i < BC / 2; i++) {
-        s[i] = tanh_of_half(s[i] * twice_over_cap);
+        for (int i = 0; i < BC / 2; i++) {
+            s[i] *= cap_weight(shape, s[i] * s[i]);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < BC / 2; i++) {
+            s[i] = fmaf(-2.0f * cap, reciprocal_fast(1.0f + exp2_fast(s[i] * to_exponent)), cap);
+        }
     }
     shape->raw = false;
+    shape->scale = 1.0f;
+}
+
+/* Whether all of a warp's raw numbers are small enough for the polynomial. */
+DEVICE bool are_small(const float (&s)[BC / 2], float cap_square) {
+    float widest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < BC / 2; i++) {
+        widest = fmaxf(widest, fabsf(s[i]));
+    }
+    return !__any_sync(0xffffffffu, !(widest * widest <= cap_square));
 }
 
 /* ALiBi of a block: a line where it is one, else into the scores. */

@@ -127,8 +127,8 @@ typedef struct attni_forward_sm90_params {
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
     int tiles; /* of attni_forward_schedule */
     /* SOFTCAP: a raw number s whose square is at most cap_square, or -1, is in powers of two
-     * s (cap[0] + cap[1] s^2 + cap[2] s^4 + cap[3] s^6) after it. */
-    float cap_square, cap[4];
+     * s (cap[0] + cap[1] s^2 + cap[2] s^4) after it. */
+    float cap_square, cap[3];
     float bias_factor; /* BIAS: what makes a bias one of raw scores, 1 / |scale|, or 1 for a scale of 0 */
     int zero; /* f8: 0, which the assembler must not know */
     const float *q_scale, *k_scale, *v_scale; /* f8: of each (batch, kv head); null: 1 */
@@ -314,7 +314,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->early = few || limited || shaped ? 2 : 4;
     } else if (widest <= 128) {
         t->q_slots = 3;
-        t->turns = !limited;
+        t->turns = !limited || shaped == ATTNI_SM90_SHAPED;
     } else if (widest <= 192) {
         t->bc = t->dv <= 128 ? 128 : 96;
     } else {
