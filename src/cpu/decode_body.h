@@ -22,11 +22,12 @@
  * Tried: blocks of 32 and 64 keys (4 and 7% slower: the next block lies farther ahead); prefetch to L1
  * instead of L2 (9% slower), a second one halfway (1% slower), of every second line only (a fifth slower), in
  * bursts of 16 lines and more (slower), during softmax too (2.5% slower), queries and sums of the next head
- * to L1 (3% slower), a line of each page table ahead (equal), none (half the speed); quarters of the chunk as
- * streams instead of the block's (1 to 2% faster on one machine, 9% slower on another of the kind); streams
- * begun at several places of a page (equal); chunks of 1,024 and 512 keys (1 and 4% slower); softmax inlined
- * (equal); K and V in the order of memory, all heads of a key, with o in L1 instead of registers (a trial
- * loop, 7% slower).
+ * to L1 (3% slower), a line of each page table ahead (equal), none (half the speed); streams 16 keys apart
+ * instead of 4, over stretches of 64 keys (1 to 4% faster in a virtual machine where a translation takes 400
+ * ns, 1 to 4% slower in one where it takes 160), and the chunk's quarters (the same, and 1 to 8% slower);
+ * streams begun at several places of a page (equal); chunks of 1,024 and 512 keys (1 and 4% slower); softmax
+ * inlined (equal); K and V in the order of memory, all heads of a key, with o in L1 instead of registers (a
+ * trial loop, 7% slower).
  */
 #ifndef ATTNI_DECODE_BODY_H
 #define ATTNI_DECODE_BODY_H
