@@ -16,7 +16,8 @@
  * Tried: 256 keys against 64, 96, 128 (up to 7% slower), 192, 384 and 512 (equal); 8 units a turn instead of 4 (equal)
  * and 2 (4% slower); the panels' lines brought from L2 to L1 512 to 4096 bytes ahead (beside an idle thread 0 to 2% faster
  * at dim 128 and 0 to 1% slower at dim 64, beside a busy one 1 to 2% slower);
- * tiles of 384 and 1152 rows (equal); 24 x 1 (its second product pads dim 64 and 128).
+ * tiles of 384 and 1152 rows (equal); two subs by turns for each register tile's part of a panel, which halves what comes
+ * from L2 (equal to 2% slower, with 256 keys and with 128); 24 x 1 (its second product pads dim 64 and 128).
  */
 #include "cpu/x86/simd_avx512.h"
 
