@@ -65,7 +65,7 @@
 #define AHEAD                                                                                                \
     (POLYNOMIAL ? 4 : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
-#define ROOMY (WGS == 2)       /* registers to spare */
+#define ROOMY (WGS == 2 || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
