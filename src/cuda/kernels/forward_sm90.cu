@@ -18,7 +18,7 @@
  * of p says so (mend). Registers and shared memory: params.h, attni_forward_sm90_tiles; nothing is spilled.
  *
  * H200, bf16, 16k tokens, hidden size 2048, 8192 keys, full / causal, TFLOP/s (cuDNN through torch, same
- * run): dim 64 642/568 (487/432), 128 724/711 (624/560), 256 756/653 (655/584).
+ * run): dim 64 617/584 (453/439), 128 742/738 (647/534), 256 782/718 (680/559).
  * What was tried: docs/schedules/forward_sm90.md.
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
