@@ -26,7 +26,7 @@ for row in re.findall(r"ATTNI_CUDA_KERNEL\(([^)]*)\)", text):
 PYTHON
 if "$attn" precompile --help >/dev/null 2>&1; then
     # One dtype for each architecture: they compile to the same code but for the instructions' type.
-    for pair in 80:bf16 90:f16; do
+    for pair in 80:bf16 90:f16 90:f8_e4m3; do
         "$attn" precompile --list --capability "${pair%:*}" --dtype "${pair#*:}" --dims 32,96,64,320,256 --dims-v 32,96,256,160,256 |
             awk -F'|' -v OFS='|' -v only="${pair%:*}" '{ print $1, $2, $3, $4, $5, 0, $6, only }'
     done >>"$work/rows"

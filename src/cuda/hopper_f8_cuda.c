@@ -17,12 +17,16 @@ static bool is_copied(const attn_strides *s) {
            s->heads < limit;
 }
 
+bool attni_f8_takes_dims(int64_t dim_qk, int64_t dim_v) {
+    return dim_qk <= 256 && dim_v <= 256 && (dim_qk <= 64) == (dim_v <= 64);
+}
+
 /* Why forward_sm90_f8 does not take a problem; null if it does. */
 static const char *refusal_of(const attni_cuda *cuda, const attn_problem *p) {
     if (cuda->major != 9) return "its kernel, forward_sm90_f8, is for compute capability 9.0 alone";
     if (!cuda->driver->encode_tensor_map) return "the NVIDIA driver is older than CUDA 12.0";
-    if (p->dim_qk > 128 || p->dim_v > 128 || (p->dim_qk <= 64) != (p->dim_v <= 64))
-        return "forward_sm90_f8 takes dims that are both up to 64, or both from 65 to 128";
+    if (!attni_f8_takes_dims(p->dim_qk, p->dim_v))
+        return "forward_sm90_f8 takes dims that are both up to 64, or both from 65 to 256";
     if (!is_walkable(&p->q, 16) || !is_walkable(&p->k, 16) || !is_walkable(&p->v, 16) ||
         !is_walkable(&p->o, 8))
         return "a stride of q, k, v or o is no multiple of 16 bytes";
@@ -41,27 +45,39 @@ static const char *refusal_of(const attni_cuda *cuda, const attn_problem *p) {
 bool attni_f8_spec(const attni_f8_shape *shape, int shared_limit, attni_kernel_spec *spec,
                    attni_forward_tiles *t) {
     const int e5m2 = shape->dtype == ATTN_F8_E5M2, bf16 = shape->dtype_o == ATTN_BF16;
-    attni_forward_sm90_f8_tiles((int)shape->dim_qk, (int)shape->dim_v, t);
+    attni_forward_sm90_f8_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->turned, t);
     *spec = (attni_kernel_spec){.source = "forward_sm90_f8.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_f8_%s_%s_d%d_v%d_%dx%d%s", e5m2 ? "e5m2" : "e4m3",
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_f8_%s_%s_d%d_v%d_%dx%d%s%s", e5m2 ? "e5m2" : "e4m3",
              bf16 ? "bf16" : "f16", t->d, t->dv, t->br, t->bc,
              shape->mask == 0   ? ""
              : shape->mask == 1 ? "_causal"
-                                : "_window");
+                                : "_window",
+             shape->turned ? "_turned" : "");
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(
         spec->options, sizeof spec->options,
         "-DE5M2=%d -DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DTURNS=%d -DEARLY=%d "
-        "-DINTERVAL=%d -DMASK=%d",
+        "-DINTERVAL=%d -DMASK=%d%s",
         e5m2, bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->turns, t->early, t->interval,
-        shape->mask);
+        shape->mask, shape->turned ? " -DTURNED=1" : "");
     return t->shared_bytes <= shared_limit;
 }
 
+attni_kernel_spec attni_f8_values_spec(const attni_forward_tiles *tiles) {
+    attni_kernel_spec spec = {.source = "values_sm90.cu", .capability = 90, .threads = ATTNI_VALUES_THREADS};
+    snprintf(spec.name, sizeof spec.name, "values_sm90_v%d", tiles->dv);
+    snprintf(spec.entry, sizeof spec.entry, "%s", spec.name);
+    snprintf(spec.options, sizeof spec.options, "-DDV=%d", tiles->dv);
+    return spec;
+}
+
 /* ---------------------------------------------------------------- run */
+
+/* Queries of all heads of a key head from which on V is turned beforehand, without and with a mask. */
+enum { TURNED_FROM = 4096, TURNED_FROM_MASKED = 8192 };
 
 /* CUtensorMapDataType and the like, of the driver's binary interface. */
 enum { TYPE_U8 = 0, TYPE_F16 = 6, TYPE_BF16 = 9, SWIZZLE_128B = 3, PROMOTION_L2_256B = 3, RANK = 4 };
@@ -91,6 +107,17 @@ static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *
     return attni_driver_check(cuda->driver, result, "cuMemsetD32Async of a ticket");
 }
 
+/* V as values_sm90 leaves it: (key, dim, head, batch). */
+static attn_status encode_turned(const attni_cuda *cuda, attn_dtype dtype, const attni_forward_tiles *tiles,
+                                 attni_forward_sm90_params *p) {
+    const attni_forward_params *f = &p->forward;
+    const int extents[RANK] = {(int)p->turned_keys, tiles->dv, f->heads_kv, f->batch};
+    const attni_tensor_strides strides = {.seqlen = p->turned_keys,
+                                          .heads = p->turned_keys * tiles->dv,
+                                          .batch = p->turned_keys * tiles->dv * f->heads_kv};
+    return encode(cuda, &p->v, p->turned, dtype, extents, &strides, tiles->dv);
+}
+
 static attn_status encode_all(const attni_cuda *cuda, const attn_problem *problem,
                               const attni_forward_tiles *tiles, attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
@@ -101,16 +128,20 @@ static attn_status encode_all(const attni_cuda *cuda, const attn_problem *proble
                                             f->o_stride.heads * 2};
         ATTNI_TRY(encode(cuda, &p->q, f->o, problem->dtype_q, o, &bytes, 64));
         ATTNI_TRY(encode(cuda, &p->k, f->o, problem->dtype_q, o, &bytes, tiles->bc));
-        p->v = p->k;
-        return ATTN_OK;
+        return encode(cuda, &p->v, f->o, problem->dtype_q, o, &bytes, p->turned ? tiles->dv : tiles->bc);
     }
     const int q[RANK] = {f->dim_qk, f->seqlen_q, f->heads_q, f->batch};
     const int k[RANK] = {f->dim_qk, f->seqlen_k, f->heads_kv, f->batch};
     const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, f->batch};
     ATTNI_TRY(encode(cuda, &p->q, f->q, problem->dtype_q, q, &f->q_stride, 64));
     ATTNI_TRY(encode(cuda, &p->k, f->k, problem->dtype_q, k, &f->k_stride, tiles->bc));
+    if (p->turned) return encode_turned(cuda, problem->dtype_q, tiles, p);
     return encode(cuda, &p->v, f->v, problem->dtype_q, v, &f->v_stride, tiles->bc);
 }
+
+enum { TICKET_BYTES = 64 }; /* of the workspace; V turned comes after */
+
+static bool problem_is_masked(const attn_problem *p) { return attni_hopper_mask(p) > 0; }
 
 static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
     const attn_problem *problem = &plan->problem;
@@ -130,9 +161,18 @@ static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
     }
     p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes, 0);
     if (p.tiles == 0) return ATTN_OK;
+    const bool tickets = problem_is_masked(problem) && p.tiles > cuda->multiprocessors;
+    if (tickets) p.ticket = run->workspace;
+    if (made->values) {
+        p.turned = (unsigned char *)run->workspace + TICKET_BYTES;
+        p.turned_keys = (p.forward.seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
+    }
     ATTNI_TRY(encode_all(cuda, problem, &made->hopper_tiles, &p));
-    if (run->workspace && p.tiles > cuda->multiprocessors) {
-        p.ticket = run->workspace;
+    if (made->values && p.forward.seqlen_k > 0) {
+        unsigned grid[3];
+        attni_values_grid(&p.forward, grid);
+        ATTNI_TRY(attni_cuda_launch(plan, made->values, grid, &p, run->stream));
+    } else if (tickets) {
         ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
     }
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
@@ -142,7 +182,20 @@ static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
 
 /* ---------------------------------------------------------------- plan */
 
-enum { WORKSPACE = 64 }; /* a ticket */
+/*
+ * Bytes of V turned beforehand, or 0 where tiles had better turn it themselves: where few of them share a head's, so
+ * that it saves less than it takes (docs/schedules/forward_sm90_f8.md), and beyond the workspace's limit.
+ */
+static size_t turned_bytes(const attn_plan *plan) {
+    const attn_problem *p = &plan->problem;
+    const int64_t queries = p->seqlen_q * plan->group,
+                  from = attni_hopper_mask(p) ? TURNED_FROM_MASKED : TURNED_FROM;
+    const int64_t keys = (p->seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
+    const size_t bytes = (size_t)p->batch * (size_t)p->heads_kv * (size_t)keys * (p->dim_v <= 64 ? 64 : 128);
+    const uint64_t limit = plan->options.workspace_limit;
+    const bool wide = p->dim_qk > 128 || p->dim_v > 128; /* shared memory has no room for more slots */
+    return wide || queries < from || (limit > 0 && bytes + TICKET_BYTES > limit) ? 0 : bytes;
+}
 
 static void describe(attn_plan *plan, const attni_cuda_plan *made) {
     const attni_cuda *cuda = plan->context->backend_data;
@@ -150,6 +203,10 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made) {
     attni_text *text = &plan->description;
     attni_text_add(text, "FlashAttention-2 on CUDA device %d, in Hopper's way, in 8 bits\n",
                    plan->context->ordinal);
+    if (made->values) {
+        attni_text_add(text, "V is turned beforehand: ");
+        attni_cuda_describe_kernel(text, made->values);
+    }
     attni_cuda_describe_kernel(text, made->hopper);
     attni_text_add(
         text,
@@ -171,8 +228,10 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
     if (refusal)
         return attni_fail(ATTN_UNSUPPORTED, "problem.dtype_q is %s: %s", attni_dtype_name(p->dtype_q),
                           refusal);
-    const attni_f8_shape shape = {p->dtype_q, p->dtype_o, p->dim_qk, p->dim_v, attni_hopper_mask(p)};
+    attni_f8_shape shape = {p->dtype_q, p->dtype_o, p->dim_qk, p->dim_v, attni_hopper_mask(p), false};
     attni_kernel_spec spec;
+    const size_t turned = turned_bytes(plan);
+    shape.turned = turned > 0;
     if (!attni_f8_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles))
         return attni_fail(ATTN_UNSUPPORTED,
                           "forward_sm90_f8 needs %d bytes of shared memory; a block has at most %d",
@@ -183,9 +242,13 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
                           "batch %lld, heads_q %lld and seqlen_q %lld make more than 2^31 - 1 tiles",
                           (long long)p->batch, (long long)p->heads_q, (long long)p->seqlen_q);
     ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->hopper));
+    if (shape.turned) {
+        const attni_kernel_spec values = attni_f8_values_spec(&made->hopper_tiles);
+        ATTNI_TRY(attni_module_kernel(plan->context, &values, &made->values));
+    }
     made->forward = run_f8;
     plan->kernel = "forward_sm90_f8";
-    if (shape.mask > 0) plan->workspace_size = WORKSPACE;
+    if (shape.mask > 0 || turned > 0) plan->workspace_size = TICKET_BYTES + turned;
     describe(plan, made);
     return ATTN_OK;
 }

@@ -18,6 +18,7 @@ typedef struct attni_cuda_plan {
     char no_hopper[512];                  /* why not, where that is known only after trying */
     const attni_kernel *hopper; /* forward_sm90, for all runs but ADD; null: forward_sm80 for all */
     const attni_kernel *sequences; /* before it, where lengths are on the device alone; else null */
+    const attni_kernel *values;    /* before it, to turn V: f8; else null */
     attni_forward_tiles hopper_tiles;
     bool hopper_packed; /* it takes all query heads of a key head together */
 } attni_cuda_plan;

@@ -28,9 +28,9 @@ static int64_t draw_edge(attni_random *r, int64_t most) {
 /* Padded dims of the variants that a device is tested on; the true ones are up to 31 less. */
 static void draw_device_dims(attni_random *r, const attni_problems_limits *limits, int64_t unit,
                              attn_problem *p) {
-    static const int64_t pairs[][2] = {{64, 64}, {128, 128}, {64, 64}, {128, 128}, {256, 256},
-                                       {32, 32}, {64, 32},   {96, 96}, {192, 128}, {576, 512}};
-    const int64_t *pair = pairs[range(r, 0, limits->f8 ? 3 : COUNT(pairs) - 1)];
+    static const int64_t pairs[][2] = {{64, 64},   {128, 128}, {64, 64}, {128, 128}, {256, 256},
+                                       {192, 128}, {32, 32},   {64, 32}, {96, 96},   {576, 512}};
+    const int64_t *pair = pairs[range(r, 0, limits->f8 ? 5 : COUNT(pairs) - 1)]; /* f8: the first six */
     const int whole = chance(r, 50);
     p->dim_qk = pair[0] - (whole ? 0 : range(r, 0, 31) / unit * unit);
     p->dim_v = pair[1] - (whole ? 0 : range(r, 0, 31) / unit * unit);

@@ -9,6 +9,7 @@
 #include "cuda/forward_cuda.h"
 #include "cuda/hopper_cuda.h"
 #include "cuda/hopper_f8_cuda.h"
+#include "properties/packed.h"
 #include "reference/problems.h"
 
 /* ---------------------------------------------------------------- contexts and streams */
@@ -389,6 +390,36 @@ static void tickets(void) {
 }
 
 /* q, k and v of 8 bits: another kernel, scales, maps of bytes, runs without keys. */
+/* Many queries, for which V is turned beforehand, in the workspace; below a limit it is not. */
+static void turned_values(attn_context *context) {
+    for (int kind = 0; kind < 8; kind++) {
+        attn_problem p = ATTN_PROBLEM_INIT;
+        attni_random random = {(uint64_t)kind};
+        p.heads_q = 8;
+        p.heads_kv = 1;
+        p.seqlen_q = 1030;
+        p.seqlen_k = kind & 4 ? 0 : 8;
+        p.dim_qk = p.dim_v = kind & 2 ? 80 : 48;
+        p.mask = kind & 1 ? ATTN_MASK_CAUSAL : ATTN_MASK_NONE;
+        packed made = packed_make(&p, ATTN_F8_E4M3, &random);
+        const size_t v = (size_t)(kind & 4 ? 0 : 128) * (kind & 2 ? 128 : 64);
+        for (int limited = 0; limited < 2; limited++) {
+            attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+            attn_plan *plan;
+            options.workspace_limit = limited ? 64 : 0;
+            NEED(attn_plan_create(context, &made.problem, &options, &plan) == ATTN_OK);
+            const size_t ticket = kind & 1 || (v > 0 && !limited) ? 64 : 0,
+                         own = attn_plan_workspace_size(plan);
+            CHECK(own == ticket + (limited ? 0 : v), "kind %d: a workspace of %zu bytes", kind, own);
+            CHECK((strstr(attn_plan_describe(plan), "values_sm90") != NULL) == (v > 0 && !limited), "%s",
+                  attn_plan_describe(plan));
+            CHECK(attn_forward(plan, &made.tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+            attn_plan_destroy(plan);
+        }
+        packed_free(&made);
+    }
+}
+
 static void eight_bits(void) {
     const attni_problems_limits limits = {300000, 0, 1, 0, 1};
     attn_context *context = open_device(0, NULL);
@@ -419,6 +450,7 @@ static void eight_bits(void) {
     printf("%d problems of 8 bits, %d with scales, %d without keys\n", run, scaled, keyless);
     CHECK(scaled > 0 && scaled < run, "%d of %d with scales", scaled, run);
 
+    turned_values(context);
     attn_problem p = small_problem();
     p.dtype_q = p.dtype_kv = ATTN_F8_E4M3;
     attn_plan *plan;
@@ -431,7 +463,8 @@ static void eight_bits(void) {
               strstr(attn_last_error(), "softcap"),
           "%s", attn_last_error());
     p.softcap = 0;
-    p.dim_qk = p.dim_v = 256;
+    p.dim_qk = 32;
+    p.dim_v = 128;
     CHECK(attn_plan_create(context, &p, NULL, &plan) == ATTN_UNSUPPORTED && strstr(attn_last_error(), "dims"),
           "%s", attn_last_error());
     attn_context_destroy(context);
@@ -484,12 +517,19 @@ static int is_asked_for(const attni_embedded_image *image) {
         snprintf(options, sizeof options, "-DBF16=%d -DD=%d", strcmp(dtype, "bf16") == 0, dim_qk);
         return strcmp(image->options, options) == 0;
     }
+    if (sscanf(image->name, "values_sm90_v%d", &dim_v) == 1) {
+        const attni_forward_tiles tiles = {.dv = dim_v};
+        return strcmp(attni_f8_values_spec(&tiles).options, image->options) == 0;
+    }
     char inputs[8] = "";
     if (sscanf(image->name, "forward_sm90_f8_%7[a-z0-9]_%7[a-z0-9]_d%d_v%d", inputs, dtype, &dim_qk,
                &dim_v) == 4) {
         const attni_f8_shape shape = {strcmp(inputs, "e4m3") == 0 ? ATTN_F8_E4M3 : ATTN_F8_E5M2,
-                                      strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16, dim_qk, dim_v,
-                                      strstr(image->name, "_causal") != NULL};
+                                      strcmp(dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F16,
+                                      dim_qk,
+                                      dim_v,
+                                      strstr(image->name, "_causal") != NULL,
+                                      strstr(image->name, "_turned") != NULL};
         attni_kernel_spec spec;
         attni_forward_tiles tiles;
         return attni_f8_spec(&shape, limits[0], &spec, &tiles) && strcmp(spec.name, image->name) == 0 &&

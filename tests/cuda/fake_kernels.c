@@ -335,6 +335,32 @@ static int is_f8_map_right(const attni_tensor_map *map, const void *base, unsign
     return memcmp(map->word, told, sizeof told) == 0;
 }
 
+enum { TURNED_MARK = 0x5a };
+
+static size_t turned_bytes(const attni_forward_sm90_params *p, int dv) {
+    return (size_t)p->forward.batch * (size_t)p->forward.heads_kv * (size_t)dv * (size_t)p->turned_keys;
+}
+
+/* Marks what would be V turned: its order is the device's own. */
+static int run_values(const attni_forward_sm90_params *p, int dv) {
+    if (!p->turned || p->turned_keys % 128 != 0 || p->turned_keys < p->forward.seqlen_k) return 0;
+    memset(p->turned, TURNED_MARK, turned_bytes(p, dv));
+    if (p->ticket) *p->ticket = 0;
+    return 1;
+}
+
+/* The map of V turned, once that is there. */
+static int is_turned_right(const attni_forward_sm90_params *p, int dv) {
+    const attni_forward_params *f = &p->forward;
+    const attni_tensor_strides strides = {
+        .batch = p->turned_keys * dv * f->heads_kv, .seqlen = p->turned_keys, .heads = p->turned_keys * dv};
+    unsigned char *last = p->turned + turned_bytes(p, dv) - 1;
+    const int there = *p->turned == TURNED_MARK && *last == TURNED_MARK;
+    *p->turned = *last = 0;
+    return there &&
+           is_f8_map_right(&p->v, p->turned, 1, (int)p->turned_keys, dv, f->heads_kv, f->batch, &strides);
+}
+
 /* q, k and v of 8 bits. Without keys the copy engine is shown rows of o, and nothing of them is used. */
 static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
@@ -346,8 +372,10 @@ static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) 
          !is_f8_map_right(&p->q, f->q, 1, f->dim_qk, f->seqlen_q, f->heads_q, f->batch, &f->q_stride)) ||
         (keys &&
          !is_f8_map_right(&p->k, f->k, 1, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride)) ||
-        (keys &&
-         !is_f8_map_right(&p->v, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride)))
+        (keys && !p->turned &&
+         !is_f8_map_right(&p->v, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride)) ||
+        !p->turned != !strstr(name, "_turned") ||
+        (keys && p->turned && !is_turned_right(p, strstr(name, "_v64_") ? 64 : 128)))
         return 0;
     run_forward(f, &format, strstr(name, "_bf16_") != NULL);
     return 1;
@@ -364,6 +392,8 @@ int fake_run_kernel(const char *name, const void *params) {
         const attni_forward_params f = unpacked(&hopper->forward);
         return is_hopper_launch_right(hopper, name) && run_any_forward(name, &f, 1);
     }
+    if (strcmp(name, "values_sm90_v64") == 0) return run_values(params, 64);
+    if (strcmp(name, "values_sm90_v128") == 0) return run_values(params, 128);
     if (strcmp(name, "sequences_sm90") == 0) return run_sequences(params);
     if (strncmp(name, "flash1_sm80_", 12) == 0)
         return p->accum_m && p->accum_l && p->accum_o && run_any_forward(name, p, 0);

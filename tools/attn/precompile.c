@@ -12,6 +12,7 @@
 #include "cuda/cache.h"
 #include "cuda/forward_cuda.h"
 #include "cuda/hopper_cuda.h"
+#include "cuda/hopper_f8_cuda.h"
 #include "cuda/nvrtc.h"
 
 enum { DIM_LIMIT = 32 };
@@ -23,7 +24,7 @@ typedef struct precompiler {
     int64_t compiled, failed;
 } precompiler;
 
-static const char *const dtype_names[] = {"all", "f16", "bf16", NULL};
+static const char *const dtype_names[] = {"all", "f16", "bf16", "f8_e4m3", "f8_e5m2", NULL};
 static const char *const variant_names[] = {"all", "fast", "general", "hopper", NULL};
 
 static double now_ms(void) {
@@ -87,7 +88,21 @@ static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, 
     precompile_shape(p, &shape);
 }
 
+/* forward_sm90_f8: both outputs, every mask, V turned by it and beforehand. */
+static void precompile_f8(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
+    if (!attni_f8_takes_dims(dim_qk, dim_v)) return;
+    const bool wide = dim_qk > 128 || dim_v > 128;
+    for (int i = 0; i < (wide ? 6 : 12); i++) {
+        const attni_f8_shape shape = {dtype, i % 2 ? ATTN_BF16 : ATTN_F16, dim_qk, dim_v, i / 2 % 3, i >= 6};
+        attni_kernel_spec spec;
+        attni_forward_tiles tiles;
+        if (attni_f8_spec(&shape, shared_limit_of(p->capability), &spec, &tiles)) precompile(p, &spec);
+    }
+}
+
 static void precompile_dims(precompiler *p, int64_t dim_qk, int64_t dim_v) {
+    for (attn_dtype dtype = ATTN_F8_E4M3; dtype <= ATTN_F8_E5M2; dtype = (attn_dtype)(dtype + 1))
+        if (p->dtype == (int)dtype && p->capability == 90) precompile_f8(p, dtype, dim_qk, dim_v);
     for (attn_dtype dtype = ATTN_F16; dtype <= ATTN_BF16; dtype = (attn_dtype)(dtype + 1)) {
         if (p->dtype != 0 && p->dtype != (int)dtype) continue;
         if (p->capability == 90 && (p->variant == 0 || p->variant == 3))
@@ -167,7 +182,8 @@ int attn_tool_precompile(int argc, char **argv) {
     const flag_row rows[] = {
         flag_text("--dims", &p.dims, "D,..", "head dims of Q and K (64,128,256)"),
         flag_text("--dims-v", &p.dims_v, "D,..", "head dims of V and O, one for each of --dims (the same)"),
-        flag_choice("--dtype", &p.dtype, dtype_names, "of q, k, v and o"),
+        flag_choice("--dtype", &p.dtype, dtype_names,
+                    "of q, k, v and o; f8, whose o is f16 and bf16, is not among all"),
         flag_choice("--variant", &p.variant, variant_names,
                     "fast: no softcap, bias, mask, ALiBi, dropout; hopper: forward_sm90"),
         flag_switch("--list", &p.list,

@@ -3,7 +3,8 @@
  * Q K^T + mask) V in bf16 or f16. The roles, the stream of key blocks and the softmax's guard are
  * forward_sm90.cu's. Beside them:
  *
- *   turners   2 warps    V of a block into a slot with keys along memory: the only way wgmma takes it in 8 bits
+ *   turners   2 warps    V of a block into a slot with keys along memory: the only way wgmma takes it in 8 bits.
+ *                        None where V comes turned (TURNED, values_sm90.cu)
  *
  *   the producer     K0 Q | K1 | V0 | K2 | V1 | ...
  *   the turners             | V0 turned | V1 turned | ...
@@ -30,8 +31,7 @@
 #include "ptx_sm90.cuh"
 #include "wgmma.cuh"
 
-static_assert(WGS == 2 && BC == 128 && D <= 128 && DV <= 128,
-              "a row of Q, K and V, and of V turned, is 128 bytes");
+static_assert(WGS == 2 && BC == 128 && DV <= 128, "a row of V, and of V turned, is 128 bytes");
 
 /* ---------------------------------------------------------------- the matrix warpgroups */
 
@@ -61,7 +61,9 @@ DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, in
               k = w->k + block % STAGES * (K_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < D / 32; i++) {
-        wgmma_shared(s, wgmma_descriptor(q + i * 2), wgmma_descriptor(k + i * 2), i > 0);
+        const u32 chunk = i / 4, inside = i % 4 * 2;
+        wgmma_shared(s, wgmma_descriptor(q + chunk * (64 * 128 >> 4) + inside),
+                     wgmma_descriptor(k + chunk * (BC * 128 >> 4) + inside), i > 0);
     }
     wgmma_commit();
 }
@@ -279,9 +281,11 @@ DEVICE void make_barriers(u32 shared) {
     for (int i = 0; i < STAGES; i++) {
         mbarrier_init(AT(k_full) + 8 * i, 1);
         mbarrier_init(AT(k_empty) + 8 * i, 4 * WGS);
+#if !TURNED
         mbarrier_init(AT(v_full) + 8 * i, 1);
         mbarrier_init(AT(v_empty) + 8 * i, TURNERS);
-        mbarrier_init(AT(turned_full) + 8 * i, TURNERS);
+#endif
+        mbarrier_init(AT(turned_full) + 8 * i, TURNED ? 1 : TURNERS);
         mbarrier_init(AT(turned_empty) + 8 * i, 4 * WGS);
     }
     mbarrier_init_fence();
@@ -303,13 +307,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
     if (warpgroup == WGS) {
         registers_give(PRODUCER_REGISTERS);
-        const int warp = uniform((int)threadIdx.x / 32) - 4 * WGS;
         if (threadIdx.x == 128 * WGS) {
             produce(&p, memory, shared);
         } else if (threadIdx.x == 128 * WGS + 32) {
             schedule(&p, memory, shared, &scheduled, any);
-        } else if (warp >= 2) {
-            turn_values(memory, shared, warp - 2);
+        } else if (!TURNED && threadIdx.x >= 128 * WGS + 64) {
+            turn_values(memory, shared, uniform((int)threadIdx.x / 32) - 4 * WGS - 2);
         }
     } else {
         registers_take(MATRIX_REGISTERS);

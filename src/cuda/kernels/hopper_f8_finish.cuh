@@ -50,7 +50,8 @@ DEVICE void f8_store(const attni_forward_sm90_params *p, const tile_facts *t, u1
     if ((threadIdx.x & 127) == 0) {
 #pragma unroll
         for (int i = 0; i < (DV + 63) / 64; i++) {
-            tma_store(&p->o, shared_address(part[i]), i * 64, t->row0 + warpgroup * 64, t->head, t->batch);
+            tma_store(&p->o, shared_address(part[i]), t->slice * DV + i * 64, t->row0 + warpgroup * 64,
+                      t->head, t->batch);
         }
         tma_commit();
     }

@@ -1,6 +1,6 @@
 /*
- * forward_sm90_f8: the shared memory of a block. Q and K lie in rows of 128 dims; V as it comes, and once more
- * with a row for each dim, since wgmma takes 8-bit operands only where the summed axis runs along memory.
+ * forward_sm90_f8: the shared memory of a block. Q and K lie in rows of 128 dims, or twice that; V as it comes unless it comes turned,
+ * and with a row for each dim, since wgmma takes 8-bit operands only where the summed axis runs along memory.
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
  */
@@ -9,14 +9,16 @@
 
 typedef unsigned char u8;
 
-#define TURNERS 2 /* warps that turn V */
+#define TURNERS (TURNED ? 0 : 2) /* warps that turn V */
 #define TURNED_BYTES (DV * BC)
 
 struct shared_memory {
-    u8 q[Q_SLOTS][WGS][64 * 128];     /* a tile's rows */
-    u8 k[STAGES][BC * 128];
+    u8 q[Q_SLOTS][WGS][CHUNKS(D)][64 * 128]; /* a tile's rows */
+    u8 k[STAGES][CHUNKS(D)][BC * 128];
+#if !TURNED
     u8 v[STAGES][BC * 128];           /* as the copy engine brings it */
-    u8 turned[STAGES][TURNED_BYTES];  /* of each dim BC keys: hopper_f8_values.cuh says in which order */
+#endif
+    u8 turned[STAGES][TURNED_BYTES];  /* of each dim BC keys: hopper_f8_turn.cuh says in which order */
     u16 o[WGS][(DV + 63) / 64][64 * 64]; /* on its way out */
     tile_record tile[RECORDS];
     /* mbarriers               arrived at by                          waited for by */
@@ -27,10 +29,12 @@ struct shared_memory {
         [Q_SLOTS];     /* each warp, once O is on its way         the producer, who gives the record back */
     u64 k_full[STAGES];       /* the copy engine                       the warpgroups */
     u64 k_empty[STAGES];      /* each warp, after its scores           the producer */
+#if !TURNED
     u64 v_full[STAGES];       /* the copy engine                       the turners */
     u64 v_empty[STAGES];      /* each turner                           the producer */
-    u64 turned_full[STAGES];  /* each turner                           the warpgroups */
-    u64 turned_empty[STAGES]; /* each warp, after its product          the turners */
+#endif
+    u64 turned_full[STAGES];  /* each turner, or the copy engine       the warpgroups */
+    u64 turned_empty[STAGES]; /* each warp, after its product          the turners, or the producer */
 };
 
 #endif

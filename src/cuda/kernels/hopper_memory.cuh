@@ -32,6 +32,9 @@
 #ifndef F8
 #define F8 0 /* 1: forward_sm90_f8, whose q, k and v have 8 bits */
 #endif
+#ifndef TURNED
+#define TURNED 0
+#endif
 #define THREADS (128 * WGS + 128)
 #define CHUNK_COLUMNS (F8 ? 128 : 64) /* of 128 bytes */
 #define CHUNKS(dim) (((dim) + CHUNK_COLUMNS - 1) / CHUNK_COLUMNS)
@@ -108,7 +111,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 #define LOWEST (-3.402823466e38f) /* the reference of a row that has seen nothing */
 
 /* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
-#if F8
+#if F8 && !TURNED
 #define PRODUCER_REGISTERS 40 /* its warps turn V */
 #define MATRIX_REGISTERS 232
 #elif WGS == 2

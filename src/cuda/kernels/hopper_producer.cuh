@@ -27,6 +27,7 @@ struct producer {
     int blocks; /* whose K is under way */
     int row, head, batch; /* of the K that is next */
     int due_row, due_head, due_batch; /* of the V that is due; row -1: none */
+    int slice, due_slice; /* F8: which dims of V */
 };
 
 /* A block of K or of V into a slot. */
@@ -40,6 +41,25 @@ DEVICE void load_block(const attni_tensor_map *map, u32 to, u32 barrier, int chu
     }
 }
 
+#if F8
+/* One box: of V (dim, key, head, batch), or turned (key, dim, head, batch). */
+DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, const producer *at) {
+    if (at->due_row >= 0) {
+        const u32 block = at->blocks - 1, stage = block % STAGES, parity = (block / STAGES & 1) ^ 1;
+#if TURNED
+        mbarrier_sleep(AT(turned_empty) + 8 * stage, parity);
+        mbarrier_arrive_expect(AT(turned_full) + 8 * stage, TURNED_BYTES);
+        tma_load(AT(turned) + stage * TURNED_BYTES, &p->v, AT(turned_full) + 8 * stage, at->due_row, 0,
+                 at->due_head, at->due_batch, ATTNI_EVICT_LAST);
+#else
+        mbarrier_sleep(AT(v_empty) + 8 * stage, parity);
+        mbarrier_arrive_expect(AT(v_full) + 8 * stage, V_BYTES);
+        tma_load(AT(v) + stage * V_BYTES, &p->v, AT(v_full) + 8 * stage, at->due_slice * DV, at->due_row,
+                 at->due_head, at->due_batch, ATTNI_EVICT_LAST);
+#endif
+    }
+}
+#else
 DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, const producer *at) {
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES;
@@ -48,6 +68,7 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
                    at->due_row, at->due_head, plane_of(at->due_batch));
     }
 }
+#endif
 
 DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *at) {
     const u32 stage = (u32)at->blocks % STAGES;
@@ -58,6 +79,7 @@ DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *
     at->due_row = at->row;
     at->due_head = at->head;
     at->due_batch = at->batch;
+    at->due_slice = at->slice;
     at->row -= BC;
     at->blocks++;
 }
@@ -111,7 +133,7 @@ DEVICE void load_apart(const attni_forward_sm90_params *p, const tile_facts *t, 
 }
 
 DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
-    producer at = {0, 0, 0, 0, -1, 0, 0};
+    producer at = {0, 0, 0, 0, -1, 0, 0, 0, 0};
 #pragma unroll 1
     for (u32 count = 0;; count++) {
         const tile_record *r = &memory->tile[count % RECORDS];
@@ -138,6 +160,7 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             at.head = p->forward.heads_kv; /* outside: zeros */
         }
         at.batch = t->batch;
+        at.slice = t->slice;
         if (APART) { /* those that have slots beside the last tile's */
             load_apart(p, t, shared, count, 0, Q_PARTS - WGS);
         }

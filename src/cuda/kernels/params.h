@@ -133,7 +133,20 @@ typedef struct attni_forward_sm90_params {
     int zero; /* f8: 0, which the assembler must not know */
     const float *q_scale, *k_scale, *v_scale; /* f8: of each (batch, kv head); null: 1 */
     long long scale_stride_batch, scale_stride_head;
+    unsigned char
+        *turned; /* TURNED: what values_sm90 makes of V, (batch, kv head, DV, turned_keys) bytes; v maps it */
+    long long turned_keys; /* seqlen_k rounded up to whole blocks */
 } attni_forward_sm90_params;
+
+/* values_sm90, whose constants are ENTRY and DV: blocks of keys, and pairs of a batch and a kv head. */
+#define ATTNI_VALUES_THREADS 128
+#define ATTNI_VALUES_KEYS 128
+ATTNI_GEOMETRY void attni_values_grid(const attni_forward_params *p, unsigned grid[3]) {
+    const long long pairs = (long long)p->batch * p->heads_kv;
+    grid[0] = (unsigned)((p->seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS);
+    grid[1] = (unsigned)(pairs < 65535 ? pairs : 65535);
+    grid[2] = 1;
+}
 
 #define ATTNI_SEQUENCES_THREADS 128
 #define ATTNI_MAPS 4 /* of a sequence */
@@ -231,6 +244,7 @@ typedef struct attni_forward_tiles {
     int turns; /* forward_sm90: warpgroups take turns at issuing products */
     int bias_slots; /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
     int early; /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
+    int turned; /* forward_sm90_f8: values_sm90 has turned V */
     int interval; /* forward_sm90_f8: blocks whose P V are added up before they join float32 sums */
 } attni_forward_tiles;
 
@@ -346,31 +360,34 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
  * The constants of forward_sm90_f8: those of forward_sm90 but SOFTCAP, ALIBI and DIRECT (and BF16 is of O), with
  *   E5M2      1: q, k and v are e5m2, 0: e4m3
  *   INTERVAL  blocks of keys whose products P V the tensor core adds up in its short accumulator
+ *   TURNED    1: values_sm90 has turned V
  *
  * EARLY counts groups whose p are packed before the wait. Shared memory: Q slots of 128 bytes a row, STAGES slots of K,
  * of V and of V turned, O on its way out, records and barriers.
  */
 ATTNI_GEOMETRY int attni_forward_sm90_f8_shared(const attni_forward_tiles *t) {
-    return t->q_slots * t->br * 128 + t->stages * t->bc * (128 + 128 + t->dv) + t->br * t->dv * 2 +
-           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
-           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + 6 * t->stages) * 8;
+    const int row = (t->d + 127) / 128 * 128;
+    return t->q_slots * t->br * row + t->stages * t->bc * (t->turned ? row + t->dv : row + 128 + t->dv) +
+           t->br * t->dv * 2 + ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
+           (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + (t->turned ? 4 : 6) * t->stages) * 8;
 }
 
-/* Tiles for true dims up to 128, measured: docs/schedules/forward_sm90_f8.md. */
-ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, attni_forward_tiles *t) {
-    t->d = dim_qk <= 64 ? 64 : 128;
+/* Tiles for true dims up to 256, measured: docs/schedules/forward_sm90_f8.md. */
+ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, int turned, attni_forward_tiles *t) {
+    t->d = (dim_qk + 63) / 64 * 64;
     t->dv = dim_v <= 64 ? 64 : 128;
     t->br = 128;
     t->bc = 128;
     t->warps = 8;
-    t->stages = 2;
-    t->q_slots = 3;
+    t->stages = turned ? 4 : 2;
+    t->q_slots = t->d <= 128 ? 3 : 2;
     t->turns = 0;
-    t->early = 2;
+    t->early = turned ? 4 : 2;
     t->interval = 4;
+    t->turned = turned;
     t->direct = 0;
     t->blocks = 1;
-    t->value_slices = 1;
+    t->value_slices = (dim_v + 127) / 128;
     t->shared_bytes = attni_forward_sm90_f8_shared(t);
 }
 
