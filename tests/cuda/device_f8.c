@@ -4,7 +4,11 @@
 
 #include "device_tensors.h"
 
-/* Many tiles of one block of keys, which are over soon: each batch has the same numbers, and must have the same bits. */
+/*
+ * Many tiles of one block of keys, which are over soon: each batch has the same numbers, and must have the same bits.
+ * Not under racecheck: what 31 lanes have read is ordered by their warp's convergence before the arrival of the one
+ * lane that speaks for them, and no instruction tells the tool so (__syncwarp leaves none).
+ */
 void device_short_tiles(attn_context *context, int rounds) {
     for (int kind = 0; kind < 8; kind++) {
         const int dim = kind < 4 ? 128 : kind < 6 ? 192 : 256;
