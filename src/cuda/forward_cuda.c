@@ -40,24 +40,24 @@ attn_status attni_cuda_forward_spec(attn_dtype dtype, int64_t dim_qk, int64_t di
 }
 
 /* The order and number of a run's blocks; half of the L2 cache is for the keys of tiles side by side: what the kernel was tuned with. */
-static long long schedule(const attn_plan *plan, const attni_cuda_plan *made, attni_forward_params *f) {
+static long long schedule(const attn_plan *plan, const attni_forward_tiles *tiles, attni_forward_params *f) {
     const attni_cuda *cuda = plan->context->backend_data;
-    return attni_forward_schedule(f, &made->tiles, (long long)cuda->l2_bytes / 2, 0);
+    return attni_forward_schedule(f, tiles, (long long)cuda->l2_bytes / 2, 0);
 }
 
 static attn_status run_forward(const attn_plan *plan, const attni_run *run) {
     const attni_cuda_plan *made = plan->backend_data;
-    if (run->kind == ATTNI_RUN_ADD && made->tiles.value_slices > 1)
-        return attni_fail(ATTN_UNSUPPORTED, "dim_v is %lld; accumulators on a CUDA device take at most 256",
-                          (long long)plan->problem.dim_v);
     if (attni_hopper_takes_run(plan, run)) {
         ATTNI_TRY(attni_cuda_check_bases(made->hopper, run, NULL));
         return attni_hopper_launch(plan, run);
     }
+    if (run->kind == ATTNI_RUN_ADD && made->tiles.value_slices > 1)
+        return attni_fail(ATTN_UNSUPPORTED, "dim_v is %lld; accumulators of forward_sm80 take at most 256",
+                          (long long)plan->problem.dim_v);
     attni_forward_params f = attni_cuda_run_params(plan, run);
     f.unaligned = !attni_cuda_is_aligned(&plan->problem);
     ATTNI_TRY(attni_cuda_check_bases(made->kernels[0], run, made->general ? &f.unaligned : NULL));
-    const unsigned grid[3] = {(unsigned)schedule(plan, made, &f), 1, 1};
+    const unsigned grid[3] = {(unsigned)schedule(plan, &made->tiles, &f), 1, 1};
     return grid[0] == 0 ? ATTN_OK : attni_cuda_launch(plan, made->kernels[0], grid, &f, run->stream);
 }
 
@@ -99,8 +99,10 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
                    t->dv, t->stages, t->warps / 4, cuda->multiprocessors,
                    plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
     attni_cuda_describe_work(plan);
-    attni_text_add(text, "for attn_accum_add, which forward_sm90 does not have: ");
-    attni_cuda_describe_kernel(text, made->kernels[0]);
+    if (made->kernels[0]) {
+        attni_text_add(text, "for attn_accum_add, and for what the copy engine cannot walk of a bias: ");
+        attni_cuda_describe_kernel(text, made->kernels[0]);
+    }
     attni_text_add(text, "not forward_sm80, which is slower here, nor STANDARD or FLASH1: they are for "
                          "measuring, and options.algorithm asks for them\n");
 }
@@ -136,8 +138,8 @@ static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const cha
 }
 
 /*
- * forward_sm80's options for a plan. Beside forward_sm90, for what that leaves (accumulators, runs without
- * keys), one of the widths that the build embeds: a plan compiles one kernel at most.
+ * forward_sm80's options for a plan. Beside forward_sm90, for what that leaves (accumulators, some runs with a bias), one
+ * of the widths that the build embeds: a plan compiles one kernel at most.
  */
 static attn_status choose_sm80(const attn_plan *plan, attni_cuda_plan *made, attni_kernel_spec *spec) {
     const attn_problem *p = &plan->problem;
@@ -158,14 +160,15 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     if (attni_dtype_is_f8(p->dtype_q)) return attni_f8_open(plan, made);
     made->general = why_general(p) != NULL;
     ATTNI_TRY(open_hopper(plan, made, &refusal));
-    ATTNI_TRY(choose_sm80(plan, made, &spec));
-    const long long blocks = schedule(plan, made, &made->base);
+    const bool sm80 = !made->hopper || made->hopper_tiles.dv <= 256;
+    if (sm80) ATTNI_TRY(choose_sm80(plan, made, &spec));
+    const long long blocks = schedule(plan, sm80 ? &made->tiles : &made->hopper_tiles, &made->base);
     if (blocks < 0)
         return attni_fail(ATTN_UNSUPPORTED,
                           "batch %lld, heads_q %lld and seqlen_q %lld make more than 2^31 - 1 tiles, the "
                           "limit of a CUDA grid",
                           (long long)p->batch, (long long)p->heads_q, (long long)p->seqlen_q);
-    ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->kernels[0]));
+    if (sm80) ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->kernels[0]));
     ATTNI_TRY(attni_cuda_accum_open(plan, made));
     made->forward = run_forward;
     if (made->hopper) {

@@ -14,7 +14,7 @@ static bool is_copied(const attn_strides *s) {
 
 /* The pairs of padded dims that were checked on a device; the source takes others. */
 bool attni_hopper_takes_dims(int64_t dim_qk, int64_t dim_v) {
-    if (dim_qk > 256 || dim_v > 256) return false;
+    if (dim_qk > 256 || dim_v > 256) return dim_qk > 256 && dim_qk <= 576 && dim_v > 256 && dim_v <= 512;
     const int d = attni_forward_sm90_width((int)dim_qk), dv = attni_forward_sm90_width((int)dim_v);
     return d == dv || (d == 192 && dv == 128);
 }
@@ -23,7 +23,9 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) 
     if (cuda->major != 9) return "it is for compute capability 9.0 alone";
     if (!cuda->driver->encode_tensor_map) return "the NVIDIA driver is older than CUDA 12.0";
     if (!attni_hopper_takes_dims(p->dim_qk, p->dim_v))
-        return "it takes dims that both round up to 64, 96, 128, 192 or 256, and 192 with 128";
+        return "it takes dims that both round up to 64, 96, 128, 192 or 256, 192 with 128, and above 256 up "
+               "to 576 "
+               "with 512";
     if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
     if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
         return "a stride of q, k, v or o is negative, or 2^40 bytes or more";
@@ -50,7 +52,7 @@ static bool is_general(const attn_problem *p) {
     const int d = attni_forward_sm90_width((int)p->dim_qk);
     const int options = (p->softcap > 0.0f) + (p->has_alibi != 0) + (p->has_bias != 0);
     if (p->has_mask || p->dropout_p > 0.0f || options > 1) return true;
-    if (p->has_bias) return !is_bias_copied(p) || attni_hopper_mask(p) == 2;
+    if (p->has_bias) return !is_bias_copied(p) || attni_hopper_mask(p) == 2 || d > 256;
     return options > 0 && d != 64 && d != 128; /* there they would spill */
 }
 
@@ -104,16 +106,18 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
              shape->lengths && !shape->general ? "_lengths" : "", shape->packed ? "_packed" : "",
              shape->exact ? "_exact" : "");
     char bias[16] = "", parts[20] = "";
-    if (t->q_parts != t->q_slots * t->warps / 4) snprintf(parts, sizeof parts, " -DQ_PARTS=%d", t->q_parts);
+    const bool sliced = t->dv > 256;
+    if (t->q_parts != t->q_slots * t->br / 64) snprintf(parts, sizeof parts, " -DQ_PARTS=%d", t->q_parts);
     if (shape->bias) snprintf(bias, sizeof bias, " -DBIAS=%d", t->bias_slots);
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s%s",
-             bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct, t->turns, t->early,
-             shape->mask, shape->softcap, shape->alibi, parts, bias, shape->general ? " -DGENERAL=1" : "",
-             shape->lengths ? " -DLENGTHS=1" : "", shape->packed ? " -DPACKED=1" : "",
-             shape->exact ? " -DEXACT=1" : "");
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s%s%s",
+             bf16, t->d, sliced ? t->dv / 2 : t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct,
+             t->turns, t->early, shape->mask, shape->softcap, shape->alibi, parts, bias,
+             shape->general ? " -DGENERAL=1" : "", shape->lengths ? " -DLENGTHS=1" : "",
+             shape->packed ? " -DPACKED=1" : "", shape->exact ? " -DEXACT=1" : "",
+             sliced ? " -DSLICED=1" : "");
     return t->shared_bytes <= shared_limit;
 }
 
@@ -205,10 +209,16 @@ static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_par
               rows = pack ? f->part_queries : 64;
     ATTNI_TRY(
         encode(cuda, &p->q, f->q, bf16, f->dim_qk, f->seqlen_q, heads, batch, &f->q_stride, rows, pack));
-    ATTNI_TRY(
-        encode(cuda, &p->k, f->k, bf16, f->dim_qk, f->seqlen_k, f->heads_kv, batch, &f->k_stride, keys, 0));
-    ATTNI_TRY(
-        encode(cuda, &p->v, f->v, bf16, f->dim_v, f->seqlen_k, f->heads_kv, batch, &f->v_stride, keys, 0));
+    if (f->seqlen_k > 0) {
+        ATTNI_TRY(encode(cuda, &p->k, f->k, bf16, f->dim_qk, f->seqlen_k, f->heads_kv, batch, &f->k_stride,
+                         keys, 0));
+        ATTNI_TRY(encode(cuda, &p->v, f->v, bf16, f->dim_v, f->seqlen_k, f->heads_kv, batch, &f->v_stride,
+                         keys, 0));
+    } else { /* the kernel asks for heads that are not there, and gets zeros */
+        ATTNI_TRY(encode(cuda, &p->k, f->q, bf16, f->dim_qk, 1, f->heads_kv, batch, &f->q_stride, keys, 0));
+        p->v = p->k;
+    }
+    if (!f->o) return ATTN_OK; /* an accumulator's run */
     return encode(cuda, &p->o, f->o, bf16, f->dim_v, f->seqlen_q, heads, batch, &f->o_stride, rows, pack);
 }
 
@@ -223,10 +233,11 @@ static attn_status encode_bias(const attni_cuda *cuda, attni_forward_sm90_params
 
 bool attni_hopper_takes_run(const attn_plan *plan, const attni_run *run) {
     const attni_cuda_plan *made = plan->backend_data;
-    if (!made->hopper || run->kind == ATTNI_RUN_ADD || run->tensors.seqlen_k == 0) return false;
+    if (!made->hopper || (run->kind == ATTNI_RUN_ADD && made->hopper_tiles.dv <= 256)) return false;
     if (made->hopper_tiles.bias_slots == 0) return true;
     const float scale = fabsf(run->tensors.scale);
-    return (uintptr_t)run->tensors.bias % 16 == 0 && (scale == 0.0f || (scale > 0x1p-20f && scale < 0x1p20f));
+    return run->tensors.seqlen_k > 0 && (uintptr_t)run->tensors.bias % 16 == 0 &&
+           (scale == 0.0f || (scale > 0x1p-20f && scale < 0x1p20f));
 }
 
 /* From here on a tile is of a group of heads, as if there were heads_kv of them. Its br are queries. */

@@ -290,16 +290,25 @@ static int is_hopper_variant_right(const attni_forward_sm90_params *p, const cha
            (f->window_left >= 0) == (strstr(name, "_window") != NULL);
 }
 
+/* Without keys the copy engine is shown a row of q, of no head that it is asked for. */
+static int are_keys_right(const attni_forward_sm90_params *p) {
+    const attni_forward_params *f = &p->forward;
+    if (f->seqlen_k > 0)
+        return is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride, 0) &&
+               is_map_right(&p->v, f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride, 0);
+    return is_map_right(&p->k, f->q, f->dim_qk, 1, f->heads_kv, f->batch, &f->q_stride, 0) &&
+           memcmp(&p->k, &p->v, sizeof p->k) == 0;
+}
+
 static int is_hopper_launch_right(const attni_forward_sm90_params *p, const char *name) {
     const attni_forward_params *f = &p->forward;
     const int heads = f->pack ? f->heads_q * f->pack : f->heads_q;
     if (!is_hopper_variant_right(p, name)) return 0;
     if (p->maps) return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_sequences_right(p);
-    return p->tiles > 0 && (!p->ticket || *p->ticket == 0) &&
+    return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_keys_right(p) &&
            is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, heads, f->batch, &f->q_stride, f->pack) &&
-           is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride, 0) &&
-           is_map_right(&p->v, f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride, 0) &&
-           is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, heads, f->batch, &f->o_stride, f->pack);
+           (f->accum_mode != ATTNI_ACCUM_NONE ||
+            is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, heads, f->batch, &f->o_stride, f->pack));
 }
 
 /* Packed heads count as those of keys; this undoes it. */

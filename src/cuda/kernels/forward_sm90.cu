@@ -34,10 +34,10 @@
 
 /* ---------------------------------------------------------------- the matrix warpgroups */
 
-/* A scale of 0 or below works on the bits of Q (this warpgroup's part), so that everything after may take it as
+/* A scale of 0 or below works on the bits of Q (this warpgroup's part, or its share), so that everything after may take it as
  * positive. What is not finite gives NaN with a scale of 0. */
 DEVICE void turn_queries(u32 *part, float scale) {
-    for (u32 i = threadIdx.x & 127; i < Q_PART_BYTES / 4; i += 128) {
+    for (u32 i = threadIdx.x % (128 * SLICES); i < Q_PART_BYTES / 4; i += 128 * SLICES) {
         const u32 exponents = BF16 ? 0x7f807f80u : 0x7c007c00u, x = part[i];
         const u32 odd = ((x & exponents & 0xffff0000u) == (exponents & 0xffff0000u) ? 0x7fff0000u : 0u) |
                         ((x & exponents & 0xffffu) == (exponents & 0xffffu) ? 0x7fffu : 0u);
@@ -82,7 +82,7 @@ DEVICE slots_at_hand find_slots(const matrix_place *w, const matrix_state *at, i
 
 /* S = Q K^T of a block. */
 DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, const slots_at_hand *slots) {
-    const u32 q = w->q + slots->q * ((APART ? 1 : WGS) * Q_PART_BYTES >> 4),
+    const u32 q = w->q + slots->q * ((APART ? 1 : PARTS) * Q_PART_BYTES >> 4),
               k = w->k + slots->k * (K_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
@@ -128,13 +128,18 @@ DEVICE void finish_sums(const attni_forward_sm90_params *p, shared_memory *memor
 
 /* O of a tile. */
 DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
-                        matrix_state *at, const float (&o)[DV / 2], const float inverse[2], int tile) {
+                        matrix_state *at, const float (&o)[DV / 2], const row_sums *rows,
+                        const float inverse[2], int tile) {
     const u32 shared = w->shared;
     const tile_record *record = &memory->tile[tile % RECORDS];
     const tile_facts *t = &record->facts;
-    const int place = place_in_tile(tile, this_warpgroup());
-    const int slot = tile % Q_BARRIERS;
-    if (DIRECT) {
+    const int place = place_in_tile(tile, this_warpgroup()), slot = tile % Q_BARRIERS;
+    if (ADDING && p->forward.accum_mode != ATTNI_ACCUM_NONE) {
+        add_to_accumulator(&p->forward, t, place, o, rows->sum, rows->reference, inverse);
+        if (!DIRECT) {
+            named_barrier_sync(OWN + this_warpgroup(), 128); /* all of it is done with the Q slot */
+        }
+    } else if (DIRECT) {
         store_direct(&p->forward, t, place, o, inverse);
     } else {
         store_staged(p, t, AT(q) + (slot * WGS + this_warpgroup()) * Q_PART_BYTES, this_warpgroup(), place, o,
@@ -177,9 +182,9 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
         at->slope = p->forward.alibi[t->batch * p->forward.alibi_stride_batch + t->head] * ATTNI_LOG2E;
     }
     if (p->forward.scale <= 0.0f) {
-        turn_queries((u32 *)memory->q[APART ? slot : slot * WGS + this_warpgroup()], p->forward.scale);
+        turn_queries((u32 *)memory->q[APART ? slot : slot * PARTS + this_part()], p->forward.scale);
         fence_async_proxy();
-        named_barrier_sync(OWN + this_warpgroup(), 128);
+        named_barrier_sync(OWN + this_part(), 128 * SLICES);
     }
     if (PASSING) {
         const int passed = uniform(memory->tile[at->tiles % RECORDS].passed[this_warpgroup()]);
@@ -205,7 +210,7 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
 DEVICE bool next_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
                       matrix_state *at) {
     at->tiles++;
-    if (Q_PARTS == 2 * WGS) {
+    if (Q_PARTS == 2 * PARTS) {
         free_storing_slot(w, at);
     }
     return open_tile(p, memory, w, at);
@@ -262,7 +267,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
             AT(q_empty) + 8 * (queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup)) % Q_BARRIERS),
             is_chosen_lane() && at->block == at->begin);
     }
-    score_shape shape = {w->scale, 0.0f, {0.0f, 0.0f}, POLYNOMIAL, p->cap, p->cap[1], p->forward.batch >> 31};
+    score_shape shape = {w->scale, 0.0f,      {0.0f, 0.0f},           POLYNOMIAL,
+                         p->cap,   p->cap[1], p->forward.batch >> 31, {true, 0, 0, 0.0f}};
     if (SOFTCAP && (masked || !POLYNOMIAL)) {
         cap_scores(s, w->scale, w->to_exponent, are_small(s, p->cap_square), &shape);
     }
@@ -271,11 +277,11 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
                      masked || EXACT, at->slope, &shape);
     }
 #if BIAS
-    add_bias(s, shared, this_warpgroup(), at->taken++, p->bias_factor);
-#endif
-#if SETTLING
-    if (EXACT || (!first && at->settled)) {
-        settle_scores(s, at, &shape);
+    shape.bias = await_bias(shared, this_thread(), at->taken++, p->bias_factor);
+    if (first || masked || !LAZY) {
+        add_whole_bias(s, &shape.bias);
+        release_bias(shared, &shape.bias);
+        shape.bias.added = true;
     }
 #endif
     if (GENERAL) {
@@ -289,7 +295,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
 
     float factor[2] = {1.0f, 1.0f};
 #if SETTLING
-    if (first && !EXACT) {
+    if (first) {
         at->settled = false;
         const bool huge = is_huge(thread_maximum(s, 0, &shape)) || is_huge(thread_maximum(s, 1, &shape));
         if (__any_sync(0xffffffffu, huge)) {
@@ -335,6 +341,20 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(k_empty) + k_stage, is_chosen_lane());
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
     }
+#if BIAS
+    if (!shape.bias.added) {
+        release_bias(shared, &shape.bias);
+        shape.bias.added = true;
+    }
+#endif
+#if SETTLING
+    if (!first &&
+        at->settled) { /* so it was in vain: a branch before the exponentials would cost all tiles a tenth */
+        settle_scores(s, at, &shape);
+        sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+        probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
+    }
+#endif
     if (POLYNOMIAL && shape.raw &&
         __any_sync(0xffffffffu, widest > __float_as_int(p->cap_square))) { /* beyond the polynomial */
         cap_scores(s, w->scale, w->to_exponent, false, &shape);
@@ -368,7 +388,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         if (!ROOMY) {
             finish_sums(p, memory, &last, at->tiles - 1, inverse);
         }
-        finish_tile(p, memory, w, at, o, inverse, at->tiles - 1);
+        finish_tile(p, memory, w, at, o, &last, inverse, at->tiles - 1);
     }
     at->fresh = first;
     if (first && !ROOMY) {
@@ -395,9 +415,9 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     at.storing = -1;
     w.shared = shared;
     w.warpgroup = warpgroup;
-    w.q = wgmma_operand(AT(q) + (APART ? 0 : warpgroup) * Q_PART_BYTES, 16);
+    w.q = wgmma_operand(AT(q) + (APART || SLICED ? 0 : warpgroup) * Q_PART_BYTES, 16);
     w.k = wgmma_operand(AT(k), 16);
-    w.v = wgmma_operand(AT(v), CHUNK_BYTES);
+    w.v = wgmma_operand(AT(v) + (SLICED ? warpgroup : 0) * (V_BYTES / SLICES), CHUNK_BYTES);
     const float scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale);
     w.to_exponent = SOFTCAP ? scale / p->forward.softcap * (2.0f * ATTNI_LOG2E) : 0.0f;
     w.scale = (SOFTCAP ? p->forward.softcap : scale) * ATTNI_LOG2E;
@@ -453,7 +473,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
         {at.sum[0], at.sum[1]}, {at.excess[0], at.excess[1]}, {at.reference[0], at.reference[1]}};
     finish_sums(p, memory, &last, at.tiles - 1, inverse);
     wgmma_wait_for_all(o);
-    finish_tile(p, memory, &w, &at, o, inverse, at.tiles - 1);
+    finish_tile(p, memory, &w, &at, o, &last, inverse, at.tiles - 1);
     if (!DIRECT && (threadIdx.x & 127) == 0) {
         tma_wait_read(0); /* shared memory must outlive the store */
     }

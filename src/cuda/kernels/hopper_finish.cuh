@@ -115,7 +115,8 @@ DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int
                          const float (&o)[DV / 2], const float inverse[2]) {
     const int row = t->row0 + thread_row(place), quad_lane = threadIdx.x & 3;
     u16 *base = (u16 *)p->o + t->batch * p->o_stride.batch + t->head * p->o_stride.heads +
-                t->q_row0 * p->o_stride.seqlen;
+                t->q_row0 * p->o_stride.seqlen + this_slice() * DV;
+    const int dim = p->dim_v - this_slice() * DV;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         u16 *to = base + (row + half * 8) * p->o_stride.seqlen;
@@ -135,8 +136,68 @@ DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int
             }
             const uint4 piece = gather_quad(x);
             const int column = (n + quad_lane) * 8;
-            if ((PACKED ? own.any : row + half * 8 < t->rows) && column < p->dim_v) {
+            if ((PACKED ? own.any : row + half * 8 < t->rows) && column < dim) {
                 *(uint4 *)(to + column) = piece;
+            }
+        }
+    }
+}
+
+#define LN2_REST (-1.9046543e-9f) /* beyond ATTNI_LN2 */
+
+/* A tile's rows to an accumulator, merged with what it holds. Its m is in natural units (docs/numerics.md). */
+DEVICE void add_to_accumulator(const attni_forward_params *p, const tile_facts *t, int place,
+                               const float (&o)[DV / 2], const float sum[2], const float reference[2],
+                               const float inverse[2]) {
+    const int lane = threadIdx.x & 31, column = this_slice() * DV;
+    i64 at[2];
+    float total[2], old_m[2], old_l[2];
+    bool any[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        total[half] = quad_sum(sum[half]);
+        int query = t->row0 + thread_row(place) + half * 8, head = t->head, heads = p->heads_q;
+        any[half] = query < t->rows;
+        if (PACKED) {
+            const packed_row own = place_packed(p, t, place, half);
+            query = own.query;
+            head = t->head * p->pack + own.head;
+            heads *= p->pack;
+            any[half] = own.any;
+        }
+        at[half] = any[half] ? ((i64)t->batch * heads + head) * p->seqlen_q_max + query : 0;
+        old_m[half] = p->accum_m[at[half]];
+        old_l[half] = p->accum_l[at[half]];
+    }
+    if (SLICED) { /* all have read m and l before one writes them */
+        named_barrier_sync(OWN, 128 * SLICES);
+    } else {
+        __syncwarp();
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        if (!any[half] || total[half] == 0.0f) { /* a row that sees none of these keys stays as it is */
+            continue;
+        }
+        const float m = reference[half] * ATTNI_LN2, top = fmaxf(old_m[half], m),
+                    rest = fmaf(reference[half], ATTNI_LN2, -m) + reference[half] * LN2_REST,
+                    old_weight = old_m[half] == top ? 1.0f : exp2_fast((old_m[half] - top) * ATTNI_LOG2E);
+        float weight = m == top ? 1.0f : exp2_fast((m - top) * ATTNI_LOG2E);
+        if (fabsf(rest) < 0.5f) { /* what m is rounded by; of huge ones all keys are */
+            weight *= exp2_fast(rest * ATTNI_LOG2E);
+        }
+        if ((lane & 3) == 0 && column == 0) {
+            p->accum_m[at[half]] = top;
+            p->accum_l[at[half]] = fmaf(old_l[half], old_weight, total[half] * weight);
+        }
+        float2 *to = (float2 *)(p->accum_o + at[half] * p->dim_v + column) + (lane & 3);
+        const float factor = weight * total[half] * inverse[half];
+#pragma unroll
+        for (int i = 0; i < DV / 8; i++) {
+            if (column + i * 8 < p->dim_v) {
+                const float2 x = to[i * 4];
+                to[i * 4] = make_float2(fmaf(x.x, old_weight, o[i * 4 + half * 2] * factor),
+                                        fmaf(x.y, old_weight, o[i * 4 + half * 2 + 1] * factor));
             }
         }
     }

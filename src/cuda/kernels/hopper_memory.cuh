@@ -10,7 +10,14 @@
 #include "params.h"
 #include "ptx.cuh"
 
-#define BR (64 * WGS)
+#ifndef SLICED
+#define SLICED 0
+#endif
+/* A tile's rows in parts of 64. SLICED: there is one, its warpgroups have the same rows, and DV columns of V each. */
+#define PARTS (SLICED ? 1 : WGS)
+#define SLICES (WGS / PARTS)
+#define ADDING SLICED /* a run may add to an accumulator: at other dims that is forward_sm80's */
+#define BR (64 * PARTS)
 #define WIDTH_S BC
 #ifndef WIDTH_O
 #define WIDTH_O DV
@@ -24,7 +31,7 @@
 #define PACKED 0
 #endif
 #if PACKED
-#define TILE_QUERIES(p) (WGS * (p)->part_queries)
+#define TILE_QUERIES(p) (PARTS * (p)->part_queries)
 #endif
 #include "placement.cuh"
 #include "wgmma.cuh"
@@ -39,11 +46,11 @@
 #define CHUNK_COLUMNS (F8 ? 128 : 64) /* of 128 bytes */
 #define CHUNKS(dim) (((dim) + CHUNK_COLUMNS - 1) / CHUNK_COLUMNS)
 #ifndef Q_PARTS
-#define Q_PARTS (Q_SLOTS * WGS)
+#define Q_PARTS (Q_SLOTS * PARTS)
 #endif
 /* 1: each warpgroup's 64 rows of Q come and go alone, in a ring of slots; 0: a tile's together. */
-#define APART (Q_PARTS % WGS != 0)
-#define Q_BARRIERS (APART ? Q_PARTS : Q_PARTS / WGS)
+#define APART (Q_PARTS % PARTS != 0)
+#define Q_BARRIERS (APART ? Q_PARTS : Q_PARTS / PARTS)
 #define GROUPS (BC / 8)    /* column groups of 8 of a score tile */
 #define RECORDS ATTNI_SM90_RECORDS
 #define LIMITED (MASK > 0) /* keys after a row's own are hidden */
@@ -66,16 +73,21 @@
 #define POLYNOMIAL (SOFTCAP && !ALIBI && !EXACT)
 #ifndef AHEAD
 #define AHEAD                                                                                                \
-    (POLYNOMIAL ? 4 : 1) /* column groups whose exponents are made before the last ones' exponentials */
+    (POLYNOMIAL ? 4                                                                                          \
+     : LAZY     ? 2                                                                                          \
+                : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
-#define ROOMY (WGS == 2 || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
+#ifndef LAZY
+#define LAZY (BIAS && !LIMITED && WGS > 2) /* a bias joins its scores two column groups at a time */
+#endif
+#define ROOMY ((WGS == 2 && !SLICED) || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
 /* Which 64 rows of a tile a warpgroup takes. Where PASSING those of the last rows have the most blocks, so warpgroups
  * change places from tile to tile; with turns that costs 1% and gains nothing. */
 DEVICE int place_in_tile(u32 tile, int warpgroup) {
-    return PASSING && !TURNS && (tile & 1) ? WGS - 1 - warpgroup : warpgroup;
+    return SLICED ? 0 : PASSING && !TURNS && (tile & 1) ? WGS - 1 - warpgroup : warpgroup;
 }
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
               "a V is released a step later than its K is taken");
@@ -85,7 +97,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
  * moves (mend) where a thread's sum of p of a block passes GUARD, by a shift up to MOST_SHIFTED. Where maxima come
  * first (EXACT; in f16, whose exponents allow no long wait, from a tile's first move on: WARY) p may be 2^ROOM.
  */
-#define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI && !BIAS)
+#define WARY (!BF16 && !EXACT && !SOFTCAP && !ALIBI && !BIAS && !(SLICED && GENERAL))
 #define SHIFTING (BF16 && !EXACT && !SOFTCAP && !ALIBI) /* the others' registers are taken */
 #if F8
 #define HEADROOM (-3.0f)
@@ -145,7 +157,7 @@ static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h kno
 struct shared_memory {
     u16 q[Q_PARTS][CHUNKS(D)][64 * 64]; /* a warpgroup's rows of a tile; if not DIRECT, later its O */
     u16 k[STAGES][CHUNKS(D)][BC * 64];
-    u16 v[STAGES][CHUNKS(DV)][BC * 64];
+    u16 v[STAGES][SLICES * CHUNKS(DV)][BC * 64];
 #if BIAS
     u16 bias[WGS][BIAS][CHUNKS(BC)][64 * 64];
 #endif
@@ -178,7 +190,7 @@ enum named_barrier {
 #define Q_PART_BYTES (CHUNKS(D) * 64 * 64 * 2)
 #define O_CHUNK_BYTES (64 * 64 * 2)
 #define K_BYTES (CHUNKS(D) * BC * 64 * 2)
-#define V_BYTES (CHUNKS(DV) * BC * 64 * 2)
+#define V_BYTES (SLICES * CHUNKS(DV) * BC * 64 * 2)
 #define CHUNK_BYTES (BC * 64 * 2)
 
 #endif

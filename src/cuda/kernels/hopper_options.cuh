@@ -17,55 +17,6 @@
 
 #define CHUNK_KEYS 32 /* that a quad of lanes reads together */
 
-/* ---------------------------------------------------------------- bias alone */
-
-#if BIAS
-DEVICE float low_16(u32 x) { return BF16 ? __uint_as_float(x << 16) : f16_to_float((u16)x); }
-DEVICE float high_16(u32 x) { return BF16 ? __uint_as_float(x & 0xffff0000u) : f16_to_float((u16)(x >> 16)); }
-
-/*
- * Raw scores and their bias, once that has come: ldmatrix hands the lanes what belongs to their scores. The chunks
- * have the copy engine's swizzle: 16 bytes of a row lie where the row's last three bits say.
- */
-DEVICE void add_bias(float (&s)[BC / 2], u32 shared, int warpgroup, int taken, float factor) {
-    const int slot = warpgroup * BIAS + taken % BIAS, thread = this_thread(), lane = thread & 31;
-    const int row = (thread & 127) / 32 * 16 + (lane & 15);
-    const u32 own = AT(bias) + (slot * CHUNKS(BC) * 64 + row) * 128 + ((lane >> 4 ^ (lane & 7)) << 4);
-    mbarrier_wait(AT(bias_full) + 8 * slot, taken / BIAS & 1);
-#pragma unroll
-    for (int i = 0; i < GROUPS / 2; i++) {
-        u32 pair[4];
-        ldmatrix_x4(pair, (own ^ i % 4 << 5) + i / 4 * 64 * 128);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float *to = &s[i * 8 + j * 2];
-            to[0] = fmaf(low_16(pair[j]), factor, to[0]);
-            to[1] = fmaf(high_16(pair[j]), factor, to[1]);
-        }
-    }
-    __syncwarp();
-    mbarrier_arrive_if(AT(bias_empty) + 8 * slot, elect_lane());
-}
-
-#if SETTLING
-/*
- * Scores to powers of two. Where a reference is huge (all that a row sees has a bias of -1e30, say) the product that
- * it was made of was rounded, and the exponents' multiply-add, which does not round it, would leave 1e22 of the two.
- */
-DEVICE void settle_scores(float (&s)[BC / 2], matrix_state *at, score_shape *shape) {
-#pragma unroll
-    for (int i = 0; i < BC / 2; i++) {
-        s[i] *= shape->scale;
-    }
-    shape->scale = 1.0f;
-    at->settled = true;
-}
-
-/* Whether a row's largest score is so far from 0, or from -inf if it sees nothing. */
-DEVICE bool is_huge(float top) { return fabsf(top) > 0x1p20f && top != -ATTNI_INF; }
-#endif
-#endif
-
 /* ---------------------------------------------------------------- any option */
 
 /* Where a row's elements of a bias or mask begin, in elements. Rows beyond the sequence take its last one's. */

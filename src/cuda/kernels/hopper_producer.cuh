@@ -64,8 +64,8 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES;
         mbarrier_sleep(AT(v_empty) + 8 * stage, (block / STAGES & 1) ^ 1);
-        load_block(maps_of(p, at->due_batch) + 2, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, CHUNKS(DV),
-                   at->due_row, at->due_head, plane_of(at->due_batch));
+        load_block(maps_of(p, at->due_batch) + 2, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage,
+                   SLICES * CHUNKS(DV), at->due_row, at->due_head, plane_of(at->due_batch));
     }
 }
 #endif
@@ -113,10 +113,10 @@ DEVICE void load_place(const attni_forward_sm90_params *p, const tile_facts *t, 
 DEVICE void load_queries(const attni_forward_sm90_params *p, const tile_facts *t, u32 shared, u32 tile) {
     const u32 slot = tile % Q_BARRIERS, barrier = AT(q_full) + 8 * slot;
     wait_queries_empty(shared, tile);
-    mbarrier_arrive_expect(barrier, WGS * PLACE_BYTES(&p->forward));
+    mbarrier_arrive_expect(barrier, PARTS * PLACE_BYTES(&p->forward));
 #pragma unroll 1
-    for (int i = 0; i < WGS; i++) {
-        load_place(p, t, AT(q) + (slot * WGS + i) * Q_PART_BYTES, barrier, place_in_tile(tile, i));
+    for (int i = 0; i < PARTS; i++) {
+        load_place(p, t, AT(q) + (slot * PARTS + i) * Q_PART_BYTES, barrier, place_in_tile(tile, i));
     }
 }
 
@@ -156,7 +156,7 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
         const int last = t->block_begin * BC;
         at.row = (t->block_end - 1) * BC;
         at.head = divide(t->head, &p->forward.by_gqa);
-        if (LENGTHS && t->keys == 0) {
+        if (t->keys == 0) {
             at.head = p->forward.heads_kv; /* outside: zeros */
         }
         at.batch = t->batch;
@@ -164,7 +164,7 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
         if (APART) { /* those that have slots beside the last tile's */
             load_apart(p, t, shared, count, 0, Q_PARTS - WGS);
         }
-        if (Q_PARTS < 2 * WGS) { /* while the last tile's Q is still read: its last V, too, is due here */
+        if (Q_PARTS < 2 * PARTS) { /* while the last tile's Q is still read: its last V, too, is due here */
             load_keys(p, shared, &at);
         }
         if (!APART) {

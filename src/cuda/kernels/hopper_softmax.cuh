@@ -11,6 +11,8 @@
 #include "ptx_sm90.cuh"
 #include "softmax.cuh"
 
+#include "hopper_bias.cuh"
+
 /* ---------------------------------------------------------------- a warpgroup's state */
 
 /* What a thread of a matrix warpgroup holds. Rows: row and row + 8 of the tile. */
@@ -41,6 +43,11 @@ DEVICE int this_thread(void) {
 }
 
 DEVICE int this_warpgroup(void) { return this_thread() / 128; }
+
+/* Which 64 of the tile's rows it has, and which DV columns of V. */
+DEVICE int this_part(void) { return SLICED ? 0 : this_warpgroup(); }
+
+DEVICE int this_slice(void) { return SLICED ? this_warpgroup() : 0; }
 
 /* A value that all lanes of a warp have, in a uniform register: REDUX leaves it there, a shuffle would not, and
  * descriptors made of it then cost no moves. */
@@ -104,6 +111,7 @@ struct score_shape {
     const float *cap; /* of attni_forward_sm90_params */
     float second; /* cap[1] */
     int zero; /* that the assembler does not know to be 0 */
+    bias_view bias; /* BIAS */
 };
 
 DEVICE float cap_weight(const score_shape *shape, float square) {
@@ -168,6 +176,24 @@ DEVICE void slope_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup,
         shape->base[1] = shape->rise * apart[1];
     }
 }
+
+#if SETTLING
+/*
+ * Scores to powers of two. Where a reference is huge (all that a row sees has a bias of -1e30, say) the product that
+ * it was made of was rounded, and the exponents' multiply-add, which does not round it, would leave 1e22 of the two.
+ */
+DEVICE void settle_scores(float (&s)[BC / 2], matrix_state *at, score_shape *shape) {
+#pragma unroll
+    for (int i = 0; i < BC / 2; i++) {
+        s[i] *= shape->scale;
+    }
+    shape->scale = 1.0f;
+    at->settled = true;
+}
+
+/* Whether a row's largest score is so far from 0, or from -inf if it sees nothing. */
+DEVICE bool is_huge(float top) { return fabsf(top) > 0x1p20f && top != -ATTNI_INF; }
+#endif
 
 /* ---------------------------------------------------------------- softmax */
 
@@ -247,8 +273,13 @@ DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float ref
 }
 
 /* Column group i's four. */
-DEVICE void exponents(const float (&s)[BC / 2], int i, float *t, const matrix_state *at,
-                      const score_shape *shape, int *widest) {
+DEVICE void exponents(float (&s)[BC / 2], int i, float *t, const matrix_state *at, const score_shape *shape,
+                      int *widest) {
+#if BIAS
+    if (!shape->bias.added && i % 2 == 0) {
+        add_bias(s, &shape->bias, i / 2);
+    }
+#endif
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float2 pair = exponent_pair(s, i, half, at->reference[half], shape, widest);
@@ -267,7 +298,7 @@ DEVICE void raise(float *t, float (&sum)[4]) {
 }
 
 /* p of the column groups [from, to), packed as a left operand. */
-DEVICE void probabilities(const float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_state *at, float (&sum)[4],
+DEVICE void probabilities(float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_state *at, float (&sum)[4],
                           score_shape *shape, int *widest, int from, int to) {
     float next[AHEAD * 4], last = 0.0f;
 #pragma unroll
@@ -278,6 +309,11 @@ DEVICE void probabilities(const float (&s)[BC / 2], u32 (&p)[BC / 4], const matr
     for (int i = from; i < to; i++) {
         float e[4];
         const int at_hand = (i - from) % AHEAD * 4;
+#if BIAS
+        if (!shape->bias.added && i % 2 == 0 && i > from) {
+            shape->bias.own ^= shape->zero & __float_as_int(last);
+        }
+#endif
         if (POLYNOMIAL && shape->raw && at_hand == 0 && i > from) {
             shape->second =
                 __int_as_float(__float_as_int(shape->second) ^ (shape->zero & __float_as_int(last)));

@@ -272,6 +272,7 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
  *   LENGTHS  1: ragged or padded lengths, of queries or keys
  *   PACKED   1: a warpgroup's 64 rows are part_queries queries of pack heads, the heads of a query together
  *   EXACT    1: options.exact_reference
+ *   SLICED   1: the warpgroups have the same 64 rows, and DV columns of V each
  */
 
 /* forward_sm90: facts of the tiles under way, kept in shared memory. */
@@ -284,17 +285,18 @@ ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
     int q_barriers = t->q_parts == t->q_slots * (t->br / 64) ? t->q_slots : t->q_parts;
     return (t->q_parts * 64 * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
            t->bias_slots * t->br * ((t->bc + 63) / 64) * 64 * 2 +
-           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
+           ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->warps / 4) +
            (2 * ATTNI_SM90_RECORDS + 2 * q_barriers + 4 * t->stages + 2 * t->bias_slots * (t->br / 64)) * 8;
 }
 
-/* The widths that forward_sm90 is compiled for; narrower dims are padded with zeros by the copy engine. */
+/* The widths that forward_sm90 is compiled for; narrower dims are padded with zeros by the copy engine. Beyond 256
+ * it is 576 of Q and K with 512 of V. */
 ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
-    return dim <= 64 ? 64 : dim <= 96 ? 96 : dim <= 128 ? 128 : dim <= 192 ? 192 : 256;
+    return dim <= 64 ? 64 : dim <= 96 ? 96 : dim <= 128 ? 128 : dim <= 192 ? 192 : dim <= 256 ? 256 : 576;
 }
 
 /*
- * Tiles of forward_sm90 for true dims up to 256. limited: no row sees the keys after its own (or a window's
+ * Tiles of forward_sm90 for true dims up to 256, or both above. limited: no row sees the keys after its own (or a window's
  * end), so that tiles differ in length; shaped: what happens to scores, which takes registers. The sizes of plain
  * ones were measured: docs/schedules/forward_sm90.md.
  */
@@ -325,10 +327,10 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->stages = few ? 4 : 2;
         t->q_slots = few ? 3 : 2;
         t->turns = !(few && limited);
-        t->early = few || limited || shaped ? 2 : 4;
+        t->early = few || limited || (shaped && shaped != ATTNI_SM90_BIAS) ? 2 : 4;
     } else if (widest <= 128) {
         t->q_slots = 3;
-        t->turns = !limited || shaped == ATTNI_SM90_SHAPED;
+        t->turns = !limited || shaped == ATTNI_SM90_SHAPED || shaped == ATTNI_SM90_BIAS;
     } else if (widest <= 192) {
         t->bc = t->dv <= 128 ? 128 : 96;
     } else {
@@ -349,6 +351,13 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     t->q_parts = t->q_slots * warpgroups;
     if (t->d == t->dv && (widest > 192 || (widest > 128 && limited)) && shaped != ATTNI_SM90_BIAS) {
         t->q_parts = 3; /* one warpgroup's next Q arrives while the last one is read */
+    }
+    if (widest > 256) { /* O of 64 rows takes the registers of two warpgroups */
+        t->dv = 512;
+        t->br = 64;
+        t->bc = 32;
+        t->early = 2;
+        t->q_parts = 1;
     }
     t->direct = t->q_slots == 1 || (t->dv + 63) / 64 > (t->d + 63) / 64;
     t->blocks = 1;

@@ -53,6 +53,7 @@
 #define BOTH16(d, i) BOTH8(d, i), BOTH8(d, i + 8)
 #define BOTH32(d, i) BOTH16(d, i), BOTH16(d, i + 16)
 #define BOTH64(d, i) BOTH32(d, i), BOTH32(d, i + 32)
+#define LIST16(d) BOTH16(d, 0)
 #define LIST32(d) BOTH32(d, 0)
 #define LIST36(d) BOTH32(d, 0), BOTH4(d, 32)
 #define LIST40(d) BOTH32(d, 0), BOTH8(d, 32)
@@ -66,6 +67,7 @@
 #define LIST128(d) BOTH64(d, 0), BOTH64(d, 64)
 
 /* Of each width: itself, the accumulators' names, their list, and the numbers of six operands after them. */
+#define WGMMA_32(M) M(32, NAME10() ", " NAME6(1), LIST16, 16, 17, 18, 19, 20, 21)
 #define WGMMA_64(M) M(64, NAME30 ", " NAME2(3), LIST32, 32, 33, 34, 35, 36, 37)
 #define WGMMA_72(M) M(72, NAME30 ", " NAME6(3), LIST36, 36, 37, 38, 39, 40, 41)
 #define WGMMA_80(M) M(80, NAME40, LIST40, 40, 41, 42, 43, 44, 45)
