@@ -4,7 +4,7 @@
  *
  *   scheduler   1 thread   which tile is next, and what the others must know of it
  *   producer    1 thread   Q, K and V to shared memory
- *   warpgroups  WGS        64 rows each: products, softmax, O and LSE
+ *   warpgroups  WGS        64 rows each: products, softmax, O and LSE (SLICED: the same 64, and half of O each)
  *
  * The key blocks of all tiles of a block form one stream, last block first, with no break between tiles:
  *
@@ -15,7 +15,8 @@
  * Where block i+1 begins a tile, O of the last tile is finished after softmax i+1, while others multiply.
  *
  * Softmax has no maximum in its loop: a row's reference comes from its first block and moves only when a sum
- * of p says so (mend). Registers and shared memory: params.h, attni_forward_sm90_tiles; nothing is spilled.
+ * of p says so (mend). Registers and shared memory: params.h, attni_forward_sm90_tiles; up to dim 256 plain variants
+ * spill nothing.
  *
  * H200, bf16, 16k tokens, hidden size 2048, 8192 keys, full / causal, TFLOP/s (cuDNN through torch, same
  * run): dim 64 617/584 (453/439), 128 742/738 (647/534), 256 782/718 (680/559).

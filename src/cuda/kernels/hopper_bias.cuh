@@ -3,8 +3,8 @@
  * warpgroup under the scores' product.
  *
  * ldmatrix hands the lanes what belongs to their scores. To unpack and to add it takes fewer cycles than the
- * exponentials, and none beside them: so it joins the scores two column groups at a time, just before their exponents
- * are made. Where a maximum comes first, or a mask, the whole block's comes before.
+ * exponentials, and few beside them, if no branch lies between. The assembler sees to that where it has registers; where
+ * it has not (LAZY) the bias joins the scores two column groups at a time, just before their exponents are made.
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
  */
