@@ -36,9 +36,9 @@ attni_kernel_spec attni_hopper_sequences_spec(void);
 /* Bytes of workspace: where tiles differ in length blocks draw tickets for them, which lie there. */
 size_t attni_hopper_workspace(const attn_problem *problem);
 
-/* Whether a run of the plan is forward_sm90's. forward_sm80 has accumulators' up to dim 256, and with a bias the ones without keys, the
- * ones whose bias does not begin at a multiple of 16 bytes, which the copy engine cannot be told of, and the ones whose
- * scale is too near to 0 to divide the bias by. */
+/* Whether a run of the plan is forward_sm90's. forward_sm80 has accumulators' up to dim 256 and, with a bias, those
+ * without keys, those whose bias does not begin at a multiple of 16 bytes, which the copy engine cannot be told
+ * of, and those whose scale is too near to 0 to divide the bias by. */
 bool attni_hopper_takes_run(const attn_plan *plan, const attni_run *run);
 
 /* Queues it. The bases of q, k, v and o are multiples of 16 bytes. */

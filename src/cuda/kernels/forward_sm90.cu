@@ -4,7 +4,7 @@
  *
  *   scheduler   1 thread   which tile is next, and what the others must know of it
  *   producer    1 thread   Q, K and V to shared memory
- *   warpgroups  WGS        64 rows each: products, softmax, O and LSE (SLICED: the same 64, and half of O each)
+ *   warpgroups  WGS        64 rows each: products, softmax, O and LSE (SLICED: the same 64, half of O each)
  *
  * The key blocks of all tiles of a block form one stream, last block first, with no break between tiles:
  *
@@ -35,8 +35,8 @@
 
 /* ---------------------------------------------------------------- the matrix warpgroups */
 
-/* A scale of 0 or below works on the bits of Q (this warpgroup's part, or its share), so that everything after may take it as
- * positive. What is not finite gives NaN with a scale of 0. */
+/* A scale of 0 or below works on the bits of Q (this warpgroup's part, or its share), so that everything after may
+ * take it as positive. What is not finite gives NaN with a scale of 0. */
 DEVICE void turn_queries(u32 *part, float scale) {
     for (u32 i = threadIdx.x % (128 * SLICES); i < Q_PART_BYTES / 4; i += 128 * SLICES) {
         const u32 exponents = BF16 ? 0x7f807f80u : 0x7c007c00u, x = part[i];
