@@ -170,8 +170,7 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
         if (!APART) {
             load_queries(p, t, shared, count);
         }
-        if (count >=
-            3) { /* paces the scheduler: now the next tile's record */
+        if (count >= 3) { /* paces the scheduler: now the next tile's record */
             mbarrier_arrive(AT(tile_empty) + 8 * ((count - 3) % RECORDS));
         }
         if (APART) {
