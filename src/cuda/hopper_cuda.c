@@ -24,8 +24,7 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *p) 
     if (!cuda->driver->encode_tensor_map) return "the NVIDIA driver is older than CUDA 12.0";
     if (!attni_hopper_takes_dims(p->dim_qk, p->dim_v))
         return "it takes dims that both round up to 64, 96, 128, 192 or 256, 192 with 128, and above 256 up "
-               "to 576 "
-               "with 512";
+               "to 576 with 512";
     if (!attni_cuda_is_aligned(p)) return "a dim or stride of q, k, v or o is no multiple of 16 bytes";
     if (!is_copied(&p->q) || !is_copied(&p->k) || !is_copied(&p->v) || !is_copied(&p->o))
         return "a stride of q, k, v or o is negative, or 2^40 bytes or more";

@@ -21,6 +21,8 @@ bool attni_f8_takes_dims(int64_t dim_qk, int64_t dim_v) {
     return dim_qk <= 256 && dim_v <= 256 && (dim_qk <= 64) == (dim_v <= 64);
 }
 
+bool attni_f8_may_turn(int64_t dim_qk, int64_t dim_v) { return dim_qk <= 128 && dim_v <= 128; }
+
 /* Why forward_sm90_f8 does not take a problem; null if it does. */
 static const char *refusal_of(const attni_cuda *cuda, const attn_problem *p) {
     if (cuda->major != 9) return "its kernel, forward_sm90_f8, is for compute capability 9.0 alone";
@@ -141,8 +143,6 @@ static attn_status encode_all(const attni_cuda *cuda, const attn_problem *proble
 
 enum { TICKET_BYTES = 64 }; /* of the workspace; V turned comes after */
 
-static bool problem_is_masked(const attn_problem *p) { return attni_hopper_mask(p) > 0; }
-
 static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
     const attn_problem *problem = &plan->problem;
     const attni_cuda_plan *made = plan->backend_data;
@@ -161,7 +161,7 @@ static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
     }
     p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes, 0);
     if (p.tiles == 0) return ATTN_OK;
-    const bool tickets = problem_is_masked(problem) && p.tiles > cuda->multiprocessors;
+    const bool tickets = attni_hopper_mask(problem) > 0 && p.tiles > cuda->multiprocessors;
     if (tickets) p.ticket = run->workspace;
     if (made->values) {
         p.turned = (unsigned char *)run->workspace + TICKET_BYTES;
@@ -193,8 +193,8 @@ static size_t turned_bytes(const attn_plan *plan) {
     const int64_t keys = (p->seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
     const size_t bytes = (size_t)p->batch * (size_t)p->heads_kv * (size_t)keys * (p->dim_v <= 64 ? 64 : 128);
     const uint64_t limit = plan->options.workspace_limit;
-    const bool wide = p->dim_qk > 128 || p->dim_v > 128; /* shared memory has no room for more slots */
-    return wide || queries < from || (limit > 0 && bytes + TICKET_BYTES > limit) ? 0 : bytes;
+    const bool fits = limit == 0 || bytes + TICKET_BYTES <= limit;
+    return attni_f8_may_turn(p->dim_qk, p->dim_v) && queries >= from && fits ? bytes : 0;
 }
 
 static void describe(attn_plan *plan, const attni_cuda_plan *made) {

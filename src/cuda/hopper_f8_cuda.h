@@ -14,6 +14,9 @@ typedef struct attni_f8_shape {
 
 bool attni_f8_takes_dims(int64_t dim_qk, int64_t dim_v);
 
+/* Whether shared memory has room for the slots of a V that values_sm90 has turned. */
+bool attni_f8_may_turn(int64_t dim_qk, int64_t dim_v);
+
 /* The variant and its tiles; false where no tile fits into so much shared memory. */
 bool attni_f8_spec(const attni_f8_shape *shape, int shared_limit, attni_kernel_spec *spec,
                    attni_forward_tiles *tiles);

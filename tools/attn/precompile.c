@@ -91,8 +91,7 @@ static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, 
 /* forward_sm90_f8: both outputs, every mask, V turned by it and beforehand. */
 static void precompile_f8(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
     if (!attni_f8_takes_dims(dim_qk, dim_v)) return;
-    const bool wide = dim_qk > 128 || dim_v > 128;
-    for (int i = 0; i < (wide ? 6 : 12); i++) {
+    for (int i = 0; i < (attni_f8_may_turn(dim_qk, dim_v) ? 12 : 6); i++) {
         const attni_f8_shape shape = {dtype, i % 2 ? ATTN_BF16 : ATTN_F16, dim_qk, dim_v, i / 2 % 3, i >= 6};
         attni_kernel_spec spec;
         attni_forward_tiles tiles;
