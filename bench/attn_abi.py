@@ -11,6 +11,7 @@ DEFAULT = -(2**63)  # ATTN_STRIDE_PACKED, ATTN_LENGTH_DEFAULT, ATTN_POSITION_DEF
 CPU, CUDA = 0, 1
 F32, F16, BF16, F8_E4M3, F8_E5M2 = 0, 1, 2, 3, 4
 CAUSAL = 1
+RAGGED = 2
 INVALID_ARGUMENT, UNSUPPORTED = 1, 2
 ALGORITHMS = {"auto": 0, "standard": 1, "flash1": 2, "flash2": 3}
 ISAS = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3, "avx512_bf16": 4, "amx": 5, "neon": 6, "neon_bf16": 7,
