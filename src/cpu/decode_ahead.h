@@ -28,7 +28,19 @@
 typedef struct decode_panel {
     const char *base;
     int64_t key_stride, head_stride, bytes; /* bytes of one row */
+    int64_t far_head, far_stride;           /* in the order of prefetching: head to head, a stream's rows */
 } decode_panel;
+
+static decode_panel panel_of(const char *base, int64_t key_stride, int64_t head_stride, int64_t heads,
+                             int64_t bytes) {
+    decode_panel p = {base, key_stride, head_stride, bytes, head_stride, key_stride};
+    /* where the heads of a key lie side by side a stream's rows are one stretch, to be gone through in order */
+    if (heads * head_stride == key_stride) {
+        p.far_head = head_stride * DECODE_RUN;
+        p.far_stride = head_stride;
+    }
+    return p;
+}
 
 static inline int64_t lane_key(int64_t lane) { return lane % 4 * DECODE_RUN + lane / 4; }
 
@@ -55,38 +67,35 @@ typedef struct decode_block {
     int64_t step, near_step; /* from stream to stream */
 } decode_block;
 
-/*
- * The rows of a head, and of the one that comes next. Where the last block has fewer they are copied to last,
- * and zeros after them.
- */
-static decode_block block_of(const decode_panel *panel, int64_t heads, int64_t head, int64_t key,
-                             int64_t keys, const decode_panel *next, int64_t next_head, int64_t next_key,
-                             char *last) {
-    /* where the heads of a key lie side by side a stream's rows are one stretch, to be gone through in order */
-    const bool stretch = heads * panel->head_stride == panel->key_stride;
+/* A block with fewer rows: they are copied to last, and zeros after them. */
+static void copy_block(const decode_panel *panel, int64_t rows, char *last, decode_block *b) {
+    for (int64_t i = 0; i < DECODE_KEYS; i++) {
+        if (i < rows)
+            memcpy(last + i * panel->bytes, b->rows + i * panel->key_stride, (size_t)panel->bytes);
+        else
+            memset(last + i * panel->bytes, 0, (size_t)panel->bytes);
+    }
+    b->rows = last;
+    b->stride = panel->bytes;
+    b->step = DECODE_RUN * panel->bytes;
+}
+
+/* The rows of a head, and of the one that comes next. */
+SIMD_INLINE decode_block block_of(const decode_panel *panel, int64_t head, int64_t key, int64_t keys,
+                                  const decode_panel *next, int64_t next_head, int64_t next_key, char *last) {
     const int64_t ahead = key + DECODE_KEYS;
     decode_block b = {
         .rows = panel->base + head * panel->head_stride + key * panel->key_stride,
         .near = next->base + next_head * next->head_stride + next_key * next->key_stride,
-        .far =
-            panel->base + ahead * panel->key_stride + head * panel->head_stride * (stretch ? DECODE_RUN : 1),
+        .far = panel->base + head * panel->far_head + ahead * panel->key_stride,
         .stride = panel->key_stride,
         .near_stride = next->key_stride,
-        .far_stride = stretch ? panel->head_stride : panel->key_stride,
+        .far_stride = panel->far_stride,
         .step = DECODE_RUN * panel->key_stride,
         .near_step = DECODE_RUN * next->key_stride,
     };
     if (ahead >= keys) b.far = b.rows;
-    if (ahead <= keys) return b;
-    for (int64_t i = 0; i < DECODE_KEYS; i++) {
-        if (key + i < keys)
-            memcpy(last + i * panel->bytes, b.rows + i * panel->key_stride, (size_t)panel->bytes);
-        else
-            memset(last + i * panel->bytes, 0, (size_t)panel->bytes);
-    }
-    b.rows = last;
-    b.stride = panel->bytes;
-    b.step = DECODE_RUN * panel->bytes;
+    if (ahead > keys) copy_block(panel, keys - key, last, &b);
     return b;
 }
 
@@ -112,16 +121,13 @@ SIMD_INLINE void rows_move(decode_rows *r, int64_t bytes) {
     r->far += bytes;
 }
 
-/* The lines of some rows that begin in their bytes [at, at + bytes), to which they point. */
-SIMD_INLINE void prefetch_rows(const decode_rows *r, const int rows, int64_t at, const int64_t bytes) {
+/* The lines of row i that begin in its bytes [at, at + bytes), to which r points. */
+SIMD_INLINE void prefetch_row(const decode_rows *r, const int i, int64_t at, const int64_t bytes) {
     if (bytes < 64 && at % 64 != 0) return;
     SIMD_UNROLL
-    for (int i = 0; i < rows; i++) {
-        SIMD_UNROLL
-        for (int64_t more = 0; more < bytes; more += 64) {
-            simd_prefetch_far(r->far + i * r->step + more);
-            simd_prefetch_near(r->near + i * r->near_step + more);
-        }
+    for (int64_t more = 0; more < bytes; more += 64) {
+        simd_prefetch_far(r->far + i * r->step + more);
+        simd_prefetch_near(r->near + i * r->near_step + more);
     }
 }
 

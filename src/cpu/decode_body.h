@@ -34,114 +34,25 @@
 
 #include <string.h>
 
-#include "core/philox.h"
-#include "cpu/decode_ahead.h"
-#include "cpu/score_math.h"
-
-/* 2 * SIMD_LANES numbers as two vectors; a layer may have a cheaper order than memory's for bf16. */
-#ifndef SIMD_EVEN_ODD
-#define SIMD_EVEN_ODD 0
-SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
-    const char *bytes = p;
-    x[0] = simd_load(dtype, bytes);
-    x[1] = simd_load(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2));
-}
-
-SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, vf x[2]) {
-    const char *bytes = p;
-    const int64_t first = attni_min(n, SIMD_LANES);
-    x[0] = simd_load_part(dtype, bytes, first);
-    x[1] = n > first ? simd_load_part(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2), n - first)
-                     : vf_zero();
-}
-#endif
-
-/* 1: 16-bit dtypes share their code, and 2 to 4 rows run as eight. */
-#ifndef DECODE_COMPACT
-#define DECODE_COMPACT 0
-#endif
-
-#define DECODE_TILE_ROWS 64
-#define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
-#define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
-
-/* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
-typedef struct decode_head {
-    int64_t head;            /* of the task's */
-    int64_t row_begin, rows; /* of the tile's */
-    float *q; /* [DECODE_STEP dims][row][DECODE_STEP], in the order of simd_load_two */
-    float *o; /* [row][dim], dims to a multiple of DECODE_STEP, in that order too */
-    float m[ATTNI_DECODE_ROWS];              /* in units of the scores */
-    float l[ATTNI_DECODE_ROWS * SIMD_LANES]; /* a row's sum, in parts */
-} decode_head;
-
-typedef struct decode_scratch {
-    decode_head *heads;
-    int64_t count;
-    float *s;   /* two of [row][key] */
-    char *last; /* the rows of a block that is not whole */
-    int64_t slots, ld_o;
-    score_units units;
-    int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
-    int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
-    decode_panel k, v;                                      /* from the first key that any row sees */
-} decode_scratch;
-
-/* Rows that the loops are compiled for, which a head of so many rows takes. */
-static int64_t decode_slots(int64_t rows) {
-    return rows == 1 ? 1 : rows <= 4 && !DECODE_COMPACT ? 4 : ATTNI_DECODE_ROWS;
-}
-
-static int64_t decode_head_floats(int64_t slots, int64_t dim_qk, int64_t dim_v) {
-    return slots * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
-}
-
-static int64_t decode_last_floats(int64_t dim_qk, int64_t dim_v) {
-    return DECODE_KEYS * attni_round_up(attni_max(dim_qk, dim_v), 16);
-}
-
-/* groups: of up to ATTNI_DECODE_ROWS rows a head. */
-static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
-    const int64_t count = heads * groups;
-    const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
-    return structs +
-           (size_t)(2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v) +
-                    count * attni_round_up(decode_head_floats(ATTNI_DECODE_ROWS, dim_qk, dim_v), 16)) *
-               sizeof(float);
-}
-
-/* The states of each head's rows, a head's together, so that its keys are still in the caches. */
-static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t rows, int64_t dim_qk,
-                         int64_t dim_v) {
-    const int64_t groups = attni_ceil_div(rows, ATTNI_DECODE_ROWS);
-    w->slots = decode_slots(rows);
-    w->ld_o = attni_round_up(dim_v, DECODE_STEP);
-    w->count = heads * groups;
-    w->heads = (decode_head *)(void *)base;
-    w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
-    w->last = (char *)(w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS);
-    float *floats = w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v);
-    for (int64_t i = 0; i < w->count; i++) {
-        decode_head *h = &w->heads[i];
-        h->head = i / groups;
-        h->row_begin = i % groups * ATTNI_DECODE_ROWS;
-        h->rows = attni_min(ATTNI_DECODE_ROWS, rows - h->row_begin);
-        h->q = floats;
-        h->o = floats + w->slots * attni_round_up(dim_qk, DECODE_STEP);
-        floats += attni_round_up(decode_head_floats(w->slots, dim_qk, dim_v), 16);
-    }
-}
+#include "cpu/decode_softmax.h"
 
 /* ---------------------------------------------------------------- scores */
 
-/* DECODE_STEP dims of a few keys; the first ones begin the sums. */
+/*
+ * DECODE_STEP dims of a few keys, from byte offset of their rows on, to which at points; the first ones begin the
+ * sums. Prefetches stand between the products: in bursts they wait for fill buffers.
+ */
 SIMD_INLINE void score_step(const int rows, const int keys, const attn_dtype dtype, const bool first,
-                            const float *q, const char *from, int64_t step, vf acc[4][ATTNI_DECODE_ROWS]) {
+                            const float *q, const decode_rows *at, int64_t offset,
+                            vf acc[4][ATTNI_DECODE_ROWS]) {
+    const int64_t bytes = DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2);
     vf k[4][2];
     SIMD_UNROLL
-    for (int i = 0; i < keys; i++) simd_load_two(dtype, from + i * step, k[i]);
+    for (int i = 0; i < keys; i++) simd_load_two(dtype, at->row + i * at->step, k[i]);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int i = r; i < keys; i += rows) prefetch_row(at, i, offset, bytes);
         SIMD_UNROLL
         for (int half = 0; half < 2; half++) {
             const vf y = vf_load(q + r * DECODE_STEP + half * SIMD_LANES);
@@ -160,13 +71,11 @@ SIMD_INLINE void score_keys(const int rows, const int keys, const int span, cons
                             const float *q, decode_rows at, int64_t dim, vf *x) {
     const int64_t bytes = DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2);
     vf acc[4][ATTNI_DECODE_ROWS];
-    prefetch_rows(&at, keys, 0, bytes);
-    score_step(rows, keys, dtype, true, q, at.row, at.step, acc);
+    score_step(rows, keys, dtype, true, q, &at, 0, acc);
     for (int64_t d = 1; d < dim / DECODE_STEP; d++) {
         rows_move(&at, bytes);
         q += rows * DECODE_STEP;
-        prefetch_rows(&at, keys, d * bytes, bytes);
-        score_step(rows, keys, dtype, false, q, at.row, at.step, acc);
+        score_step(rows, keys, dtype, false, q, &at, d * bytes, acc);
     }
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -232,16 +141,22 @@ SIMD_INLINE void decode_all_scores(const int rows, const attn_dtype dtype, float
 
 /* ---------------------------------------------------------------- values */
 
-/* One key's part of decode_values. */
+/* One key's part of decode_values: at points to its row's bytes from offset on. */
 SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dtype, const float *p,
-                            const char *from, vf acc[ATTNI_DECODE_ROWS][4]) {
+                            const decode_rows *at, int64_t offset, vf acc[ATTNI_DECODE_ROWS][4]) {
+    const int64_t bytes = DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2);
     vf x[4];
     SIMD_UNROLL
-    for (int c = 0; c < steps; c++)
-        simd_load_two(dtype, from + c * DECODE_STEP * (dtype == ATTN_F32 ? 4 : 2), x + 2 * c);
+    for (int c = 0; c < steps; c++) simd_load_two(dtype, at->row + c * bytes, x + 2 * c);
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         const vf one = vf_set1(p[r * DECODE_KEYS]);
+        SIMD_UNROLL
+        for (int c = r; c < steps; c += rows) {
+            decode_rows lines = *at;
+            rows_move(&lines, c * bytes);
+            prefetch_row(&lines, 0, offset + c * bytes, bytes);
+        }
         SIMD_UNROLL
         for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_fma(one, x[c], acc[r][c]);
     }
@@ -251,13 +166,13 @@ SIMD_INLINE void value_step(const int rows, const int steps, const attn_dtype dt
 SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype dtype,
                                const decode_scratch *w, const float *s, const decode_head *h,
                                const decode_block *v, int64_t d) {
-    const int64_t size = dtype == ATTN_F32 ? 4 : 2, bytes = steps * DECODE_STEP * size;
+    const int64_t size = dtype == ATTN_F32 ? 4 : 2, ld = w->ld_o;
     float *o = h->o + d;
     vf acc[ATTNI_DECODE_ROWS][4];
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
-        for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_load(o + r * w->ld_o + c * SIMD_LANES);
+        for (int c = 0; c < 2 * steps; c++) acc[r][c] = vf_load(o + r * ld + c * SIMD_LANES);
     }
     decode_rows at = rows_at(v, 0);
     rows_move(&at, d * size);
@@ -266,8 +181,7 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
         for (int i = 0; i < 4; i++) {
             const decode_rows one = {at.row + i * at.step, at.near + i * at.near_step, at.far + i * at.step,
                                      0, 0};
-            prefetch_rows(&one, 1, d * size, bytes);
-            value_step(rows, steps, dtype, s + lane + i, one.row, acc);
+            value_step(rows, steps, dtype, s + lane + i, &one, d * size, acc);
         }
         at.row += v->stride;
         at.near += v->near_stride;
@@ -276,7 +190,7 @@ SIMD_INLINE void decode_values(const int rows, const int steps, const attn_dtype
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
-        for (int c = 0; c < 2 * steps; c++) vf_store(o + r * w->ld_o + c * SIMD_LANES, acc[r][c]);
+        for (int c = 0; c < 2 * steps; c++) vf_store(o + r * ld + c * SIMD_LANES, acc[r][c]);
     }
 }
 
@@ -311,87 +225,6 @@ SIMD_INLINE void decode_all_values(const int rows, const attn_dtype dtype, const
     if (dim % DECODE_STEP != 0) value_rest(dtype, w, s, h, v, dim);
 }
 
-/* ---------------------------------------------------------------- softmax of one row's block */
-
-/* Raw products of one row become scores in natural units. */
-static void decode_options(const attni_job *job, const attni_tile *tile, int64_t row, int64_t key,
-                           int64_t count, float *s) {
-    const attni_sequence *q = &tile->sequence;
-    const int64_t here = q->query_start + row / job->group - q->key_start;
-    float slope = 0;
-    if (job->options & ATTNI_ALIBI)
-        slope = job->t.alibi_slopes[q->batch * job->p->alibi_stride_batch + attni_tile_head(job, tile, row)];
-    for (int64_t j = 0; j < count; j += SIMD_LANES) {
-        float distance[SIMD_LANES];
-        for (int64_t i = 0; i < SIMD_LANES; i++) distance[i] = (float)(here - (key + j + i));
-        vf_store(s + j, score_options_vector(job, vf_load(s + j), vf_set1(slope), vf_load(distance)));
-    }
-    score_row_inputs(job, tile, row, key, count, s, 1);
-}
-
-/* Clears dropped probabilities. */
-static void decode_dropout(const attni_job *job, const attni_tile *tile, int64_t row, int64_t key,
-                           int64_t count, float *p) {
-    const attni_sequence *q = &tile->sequence;
-    const int64_t start = q->key_start + key;
-    for (int64_t j = 0; j < count;) {
-        const int64_t position = start + j, eighth = position & 7;
-        uint32_t c[4] = {(uint32_t)((position - eighth) / 8), (uint32_t)(q->query_start + row / job->group),
-                         (uint32_t)(q->batch * job->p->heads_q + attni_tile_head(job, tile, row)),
-                         (uint32_t)job->t.dropout_offset};
-        attni_philox((uint32_t)job->t.dropout_seed, (uint32_t)(job->t.dropout_seed >> 32), c);
-        for (int64_t e = eighth; e < 8 && j < count; e++, j++)
-            if (((c[e / 2] >> (e % 2 * 16)) & 0xffff) < job->dropout_threshold) p[j] = 0;
-    }
-}
-
-/* One row's scores of a block to probabilities in place; moves m, l and the row's o. */
-static void row_probabilities(const decode_scratch *w, decode_head *h, int64_t row, float *s) {
-    vf highest = vf_set1(-INFINITY);
-    for (int64_t j = 0; j < DECODE_KEYS; j += SIMD_LANES) highest = vf_max(highest, vf_load(s + j));
-    const vf scale = vf_set1(w->units.to_log2);
-    float *l = h->l + row * SIMD_LANES;
-    /* the maximum itself is asked for only where it has outgrown the reference: folding lanes takes long */
-    if (vmask_any(vf_greater(highest, vf_set1(h->m[row] + w->units.lazy)))) {
-        const float top = vf_top(highest);
-        const vf factor = vf_exp2(vf_set1(h->m[row] - top), scale);
-        h->m[row] = top;
-        vf_store(l, vf_mul(vf_load(l), factor));
-        for (int64_t d = 0; d < w->ld_o; d += SIMD_LANES)
-            vf_store(h->o + row * w->ld_o + d, vf_mul(vf_load(h->o + row * w->ld_o + d), factor));
-    }
-    const vf reference = vf_set1(h->m[row] == -INFINITY ? 0 : h->m[row]);
-    vf sum = vf_load(l);
-    for (int64_t j = 0; j < DECODE_KEYS; j += SIMD_LANES) {
-        const vf p = vf_exp2(vf_sub(vf_load(s + j), reference), scale);
-        sum = vf_add(sum, p);
-        vf_store(s + j, p);
-    }
-    vf_store(l, sum);
-}
-
-/* The same with options, and where rows see a part of the keys. key is the index of the block's first key. */
-static void decode_softmax(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
-                           decode_head *h, int64_t row, int64_t key, int64_t count, float *s) {
-    const int64_t tile_row = h->row_begin + row;
-    if (job->options & ATTNI_SCORE_OPTIONS) {
-        keys_of_lanes(s);
-        decode_options(job, tile, tile_row, key, count, s);
-        lanes_of_keys(s);
-    }
-    if (count < DECODE_KEYS || key < w->begin[tile_row] || key + count > w->end[tile_row])
-        for (int64_t j = 0; j < DECODE_KEYS; j++) {
-            const int64_t at = key + lane_key(j);
-            if (at >= key + count || at < w->begin[tile_row] || at >= w->end[tile_row]) s[j] = -INFINITY;
-        }
-    row_probabilities(w, h, row, s);
-    if (job->options & ATTNI_DROPOUT) {
-        keys_of_lanes(s);
-        decode_dropout(job, tile, tile_row, key, count, s);
-        lanes_of_keys(s);
-    }
-}
-
 /* ---------------------------------------------------------------- the chunk */
 
 SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attni_job *job,
@@ -415,12 +248,12 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
         const bool last = i + 1 == w->count;
         if (count > 0) {
             const decode_block block =
-                block_of(&k, tile->heads, h->head, key, keys, &v, before->head, before_key, w->last);
+                block_of(&k, h->head, key, keys, &v, before->head, before_key, w->last);
             decode_all_scores(rows, dtype, s, h, &block, p->dim_qk);
         }
         if (begun) {
             const decode_block block =
-                block_of(&v, tile->heads, before->head, before_key, keys, &k, w->heads[last ? 0 : i + 1].head,
+                block_of(&v, before->head, before_key, keys, &k, w->heads[last ? 0 : i + 1].head,
                          last ? key + DECODE_KEYS : key, w->last);
             decode_all_values(rows, dtype, w, before_s, before, &block, p->dim_v);
         }
@@ -428,7 +261,7 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
         if (count <= 0) return;
         one.head_kv = tile->head_kv + h->head;
         if (plain && key_begin + key >= w->full_begin && key_begin + key + DECODE_KEYS <= w->full_end) {
-            for (int64_t row = 0; row < h->rows; row++) row_probabilities(w, h, row, s + row * DECODE_KEYS);
+            all_probabilities(w, h, s);
         } else {
             for (int64_t row = 0; row < h->rows; row++)
                 decode_softmax(job, &one, w, h, row, key_begin + key, count, s + row * DECODE_KEYS);
@@ -495,13 +328,14 @@ static void unorder_lanes(attn_dtype dtype, const float *from, float *to) {
 }
 
 /* q of a head's rows, as score_keys wants it. */
-static void load_queries(const attni_job *job, const attni_tile *tile, int64_t slots, decode_head *h) {
+static void load_queries(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
+                         decode_head *h) {
     float floats[ATTNI_DIM_LIMIT + DECODE_STEP] = {0};
     for (int64_t row = 0; row < h->rows; row++) {
         simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, job->p->dim_qk);
         for (int64_t d = 0; d < job->p->dim_qk; d += DECODE_STEP)
-            order_lanes(job->p->dtype_kv, floats + d, h->q + d * slots + row * DECODE_STEP);
-        h->m[row] = -INFINITY;
+            order_lanes(job->p->dtype_kv, floats + d, h->q + d * w->slots + row * DECODE_STEP);
+        set_reference(w, h, row, -INFINITY);
     }
 }
 
@@ -510,17 +344,17 @@ static void prepare_heads(const attni_job *job, const attni_tile *tile, decode_s
                           int64_t keys) {
     const attn_problem *p = job->p;
     const int64_t size = p->dtype_kv == ATTN_F32 ? 4 : 2;
-    w->k = (decode_panel){attni_k_row(job, tile, begin), p->k.seqlen * size, p->k.heads * size,
-                          p->dim_qk * size};
-    w->v =
-        (decode_panel){attni_v_row(job, tile, begin), p->v.seqlen * size, p->v.heads * size, p->dim_v * size};
+    w->k = panel_of(attni_k_row(job, tile, begin), p->k.seqlen * size, p->k.heads * size, tile->heads,
+                    p->dim_qk * size);
+    w->v = panel_of(attni_v_row(job, tile, begin), p->v.seqlen * size, p->v.heads * size, tile->heads,
+                    p->dim_v * size);
     attni_tile one = *tile;
     for (int64_t i = 0; i < w->count; i++) {
         decode_head *h = &w->heads[i];
         one.head_kv = tile->head_kv + h->head;
         memset(h->q, 0, (size_t)decode_head_floats(w->slots, p->dim_qk, p->dim_v) * sizeof(float));
         memset(h->l, 0, sizeof h->l);
-        load_queries(job, &one, w->slots, h);
+        load_queries(job, &one, w, h);
         prefetch_first(&w->k, h->head, keys);
         prefetch_first(&w->v, h->head, keys);
     }

@@ -1,0 +1,113 @@
+/*
+ * What a task of decode keeps between blocks of keys: the rows of its heads, with the sums that they have so far, in
+ * its scratch memory. Compiled once per instruction set.
+ */
+#ifndef ATTNI_DECODE_STATE_H
+#define ATTNI_DECODE_STATE_H
+
+#include "cpu/decode_ahead.h"
+#include "cpu/score_math.h"
+
+/* 2 * SIMD_LANES numbers as two vectors; a layer may have a cheaper order than memory's for bf16. */
+#ifndef SIMD_EVEN_ODD
+#define SIMD_EVEN_ODD 0
+SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
+    const char *bytes = p;
+    x[0] = simd_load(dtype, bytes);
+    x[1] = simd_load(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2));
+}
+
+SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, vf x[2]) {
+    const char *bytes = p;
+    const int64_t first = attni_min(n, SIMD_LANES);
+    x[0] = simd_load_part(dtype, bytes, first);
+    x[1] = n > first ? simd_load_part(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2), n - first)
+                     : vf_zero();
+}
+#endif
+
+/* 1: 16-bit dtypes share their code, and 2 to 4 rows run as eight. */
+#ifndef DECODE_COMPACT
+#define DECODE_COMPACT 0
+#endif
+
+#define DECODE_TILE_ROWS 64
+#define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
+#define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
+
+/* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
+typedef struct decode_head {
+    int64_t head;            /* of the task's */
+    int64_t row_begin, rows; /* of the tile's */
+    float *q; /* [DECODE_STEP dims][row][DECODE_STEP], in the order of simd_load_two */
+    float *o; /* [row][dim], dims to a multiple of DECODE_STEP, in that order too */
+    float m[ATTNI_DECODE_ROWS];              /* in units of the scores */
+    float reference[ATTNI_DECODE_ROWS];      /* m, or 0 before a key was seen */
+    float limit[ATTNI_DECODE_ROWS];          /* scores beyond it move m */
+    float l[ATTNI_DECODE_ROWS * SIMD_LANES]; /* a row's sum, in parts */
+} decode_head;
+
+typedef struct decode_scratch {
+    decode_head *heads;
+    int64_t count;
+    float *s;   /* two of [row][key] */
+    char *last; /* the rows of a block that is not whole */
+    int64_t slots, ld_o;
+    score_units units;
+    int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
+    int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
+    decode_panel k, v;                                      /* from the first key that any row sees */
+} decode_scratch;
+
+/* Rows that the loops are compiled for, which a head of so many rows takes. */
+static int64_t decode_slots(int64_t rows) {
+    return rows == 1 ? 1 : rows <= 4 && !DECODE_COMPACT ? 4 : ATTNI_DECODE_ROWS;
+}
+
+static int64_t decode_head_floats(int64_t slots, int64_t dim_qk, int64_t dim_v) {
+    return slots * (attni_round_up(dim_qk, DECODE_STEP) + attni_round_up(dim_v, DECODE_STEP));
+}
+
+static int64_t decode_last_floats(int64_t dim_qk, int64_t dim_v) {
+    return DECODE_KEYS * attni_round_up(attni_max(dim_qk, dim_v), 16);
+}
+
+/* groups: of up to ATTNI_DECODE_ROWS rows a head. */
+static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
+    const int64_t count = heads * groups;
+    const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
+    return structs +
+           (size_t)(2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v) +
+                    count * attni_round_up(decode_head_floats(ATTNI_DECODE_ROWS, dim_qk, dim_v), 16)) *
+               sizeof(float);
+}
+
+/* The states of each head's rows, a head's together, so that its keys are still in the caches. */
+static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t rows, int64_t dim_qk,
+                         int64_t dim_v) {
+    const int64_t groups = attni_ceil_div(rows, ATTNI_DECODE_ROWS);
+    w->slots = decode_slots(rows);
+    w->ld_o = attni_round_up(dim_v, DECODE_STEP);
+    w->count = heads * groups;
+    w->heads = (decode_head *)(void *)base;
+    w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
+    w->last = (char *)(w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS);
+    float *floats = w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v);
+    for (int64_t i = 0; i < w->count; i++) {
+        decode_head *h = &w->heads[i];
+        h->head = i / groups;
+        h->row_begin = i % groups * ATTNI_DECODE_ROWS;
+        h->rows = attni_min(ATTNI_DECODE_ROWS, rows - h->row_begin);
+        h->q = floats;
+        h->o = floats + w->slots * attni_round_up(dim_qk, DECODE_STEP);
+        floats += attni_round_up(decode_head_floats(w->slots, dim_qk, dim_v), 16);
+    }
+}
+
+static void set_reference(const decode_scratch *w, decode_head *h, int64_t row, float m) {
+    h->m[row] = m;
+    h->reference[row] = m == -INFINITY ? 0 : m;
+    h->limit[row] = m + w->units.lazy;
+}
+
+#endif
