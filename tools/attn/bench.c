@@ -33,7 +33,7 @@ typedef enum bench_op { OP_FORWARD, OP_DECODE, OP_BACKWARD } bench_op;
 typedef struct settings {
     flag_list files, shape_texts, shape_files;
     int op; /* -1: as the shape says */
-    int dtype, dtype_kv, isa, causal, device, algorithm; /* dtype -1: as the device says */
+    int dtype, dtype_kv, isa, causal, device, algorithm, small_pages; /* dtype -1: as the device says */
     const char *threads_text, *json, *csv;
     int64_t threads[THREAD_LIMIT];
     size_t thread_counts;
@@ -102,6 +102,8 @@ static int parse(int argc, char **argv, settings *s) {
         flag_text("--threads", &s->threads_text, "N,N,..", "default: one for each processor"),
         flag_integer("--repeat", &s->repeat, 1, SAMPLE_LIMIT, "N", "at least N timed runs; default 5"),
         flag_number("--seconds", &s->seconds, "X", "and at least X seconds of them; default 1"),
+        flag_switch("--small-pages", &s->small_pages,
+                    "K and V in the smallest pages; default: 2 MB, where there are such"),
         flag_integer("--seed", &s->seed, 0, INT64_MAX, "N", "of the random inputs; default 1"),
         flag_section("Results"),
         flag_text("--json", &s->json, "FILE", "machine and rows"),
@@ -419,7 +421,7 @@ static int measure_all(const settings *s, const bench_shapes *shapes, bench_repo
         m.shape = &shapes->items[i];
         m.data = &data;
         if (!bench_data_make(&data, m.shape, m.shape->decode, (attn_dtype)s->dtype, (attn_dtype)s->dtype_kv,
-                             (uint64_t)s->seed + i))
+                             (uint64_t)s->seed + i, s->small_pages))
             status = tool_failure("bench", "%s: no memory for the inputs", bench_shape_text(m.shape, text));
         if (status == TOOL_OK && s->op == OP_BACKWARD &&
             !bench_data_add_gradients(&data, m.shape, (attn_dtype)s->dtype, (uint64_t)s->seed + i))

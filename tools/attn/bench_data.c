@@ -74,7 +74,7 @@ static double elements(int64_t a, int64_t b, int64_t c, int64_t d) {
 }
 
 int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dtype dtype_q,
-                    attn_dtype dtype_kv, uint64_t seed) {
+                    attn_dtype dtype_kv, uint64_t seed, int small_pages) {
     memset(data, 0, sizeof *data);
     const double size_q = (double)work_dtype_size(dtype_q), size_kv = (double)work_dtype_size(dtype_kv);
     const double q = size_q * elements(s->batch, s->seqlen_q, s->heads_q, s->dim_qk);
@@ -96,7 +96,7 @@ int bench_data_make(bench_data *data, const bench_shape *s, int decode, attn_dty
     char *pool_kv = dtype_kv == dtype_q ? pool_q : make_pool(dtype_kv, &state);
     data->q = aligned_alloc(4096, round_up(data->q_bytes));
     data->o = aligned_alloc(4096, round_up(data->o_bytes));
-    data->arena = aligned_alloc(4096, data->caches * data->cache_bytes);
+    data->arena = machine_pages(data->caches * data->cache_bytes, small_pages);
     const int good =
         pool_q != NULL && pool_kv != NULL && data->q != NULL && data->o != NULL && data->arena != NULL;
     if (good) {

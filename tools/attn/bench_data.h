@@ -19,11 +19,11 @@ typedef struct bench_data {
 
 /*
  * Fills Q, K and V with normal numbers, other ones for each seed. Decode gets several caches of K and
- * V, which together exceed the last-level cache several times, so that none is found there. 1, or 0
- * if memory ran out; bench_data_free is allowed either way.
+ * V, which together exceed the last-level cache several times, so that none is found there, in pages as
+ * machine_pages gives them. 1, or 0 if memory ran out; bench_data_free is allowed either way.
  */
 int bench_data_make(bench_data *data, const bench_shape *shape, int decode, attn_dtype dtype_q,
-                    attn_dtype dtype_kv, uint64_t seed);
+                    attn_dtype dtype_kv, uint64_t seed, int small_pages);
 
 /* To data that is made: dout as random, room for LSE and the gradients. 1, or 0 if memory ran out. */
 int bench_data_add_gradients(bench_data *data, const bench_shape *shape, attn_dtype dtype_q, uint64_t seed);

@@ -4,8 +4,9 @@
  * how a kernel's time is taken too.
  *
  * Multiply-adds: twelve independent accumulators hide the latency (4 to 6 cycles times 2 pipes), none
- * leaves its register. Reading: STREAMS pointers a thread, a cache line each in turn, prefetched some
- * lines ahead; one stream a thread does not keep enough misses in flight.
+ * leaves its register. Reading: the faster of two loops, each with several pointers a
+ * thread, a cache line each in turn, prefetched some lines ahead; one stream a thread does not keep enough misses in
+ * flight.
  */
 #include "bench_peak.h"
 
@@ -194,8 +195,9 @@ const char *bench_peak_name(bench_peak peak) { return find_loop(peak).name; }
 
 /* ---------------------------------------------------------------- reading */
 
-/* Of 1 to 16 streams and 0 to 64 lines ahead, 4 and 16 read fastest on one thread and on two. */
-enum { STREAMS = 4, LINE = 64, AHEAD = 16 * LINE };
+typedef uint64_t (*read_fn)(const char *from, size_t lines);
+
+enum { LINE = 64, AHEAD = 16 * LINE, STREAM_LIMIT = 8 };
 
 static uint64_t read_portable(const char *from, size_t lines) {
     uint64_t mix = 0;
@@ -205,31 +207,51 @@ static uint64_t read_portable(const char *from, size_t lines) {
 }
 
 #if X86
-__attribute__((target("avx512f"))) static uint64_t read_avx512(const char *from, size_t lines) {
-    const size_t part = lines / STREAMS * LINE;
-    const char *p0 = from, *p1 = p0 + part, *p2 = p1 + part, *p3 = p2 + part;
-    __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
+/* A line of each stream in turn, prefetched to L1 some lines ahead, and to L2 so many bytes ahead, or not. */
+__attribute__((target("avx512f"), always_inline)) static inline uint64_t read_streams(const char *from,
+                                                                                      size_t lines,
+                                                                                      const int streams,
+                                                                                      const size_t far) {
+    const size_t part = lines / (size_t)streams * LINE;
+    __m512i sum[STREAM_LIMIT];
+    for (int j = 0; j < streams; j++) sum[j] = _mm512_setzero_si512();
     for (size_t i = 0; i < part; i += LINE) {
-        _mm_prefetch(p0 + i + AHEAD, _MM_HINT_T0);
-        _mm_prefetch(p1 + i + AHEAD, _MM_HINT_T0);
-        _mm_prefetch(p2 + i + AHEAD, _MM_HINT_T0);
-        _mm_prefetch(p3 + i + AHEAD, _MM_HINT_T0);
-        s0 = _mm512_xor_si512(s0, _mm512_loadu_si512(p0 + i));
-        s1 = _mm512_xor_si512(s1, _mm512_loadu_si512(p1 + i));
-        s2 = _mm512_xor_si512(s2, _mm512_loadu_si512(p2 + i));
-        s3 = _mm512_xor_si512(s3, _mm512_loadu_si512(p3 + i));
+        _Pragma("GCC unroll 8") for (int j = 0; j < streams; j++) {
+            const char *p = from + (size_t)j * part + i;
+            if (far != 0) _mm_prefetch(p + far, _MM_HINT_T1);
+            _mm_prefetch(p + AHEAD, _MM_HINT_T0);
+            sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512(p));
+        }
     }
+    for (int j = 1; j < streams; j++) sum[0] = _mm512_xor_si512(sum[0], sum[j]);
     uint64_t words[8];
-    _mm512_storeu_si512(words, _mm512_xor_si512(_mm512_xor_si512(s0, s1), _mm512_xor_si512(s2, s3)));
-    return words[0] ^ words[7] ^ read_portable(p3 + part, lines % STREAMS);
+    _mm512_storeu_si512(words, sum[0]);
+    return words[0] ^ words[7] ^ read_portable(from + (size_t)streams * part, lines % (size_t)streams);
+}
+
+__attribute__((target("avx512f"))) static uint64_t read_4(const char *from, size_t lines) {
+    return read_streams(from, lines, 4, 0);
+}
+
+__attribute__((target("avx512f"))) static uint64_t read_6(const char *from, size_t lines) {
+    return read_streams(from, lines, 6, 4096);
 }
 #endif
 
-static uint64_t read_lines(const char *from, size_t lines) {
+/*
+ * What is tried. Of 1 to 16 streams and 0 to 64 lines ahead, 4 and 16 read fastest with one prefetch, on one thread
+ * and on two; with a second one six streams are at times faster still, beside a busy hardware thread by 5%.
+ */
+static size_t read_loops(read_fn loops[2]) {
 #if X86
-    if (__builtin_cpu_supports("avx512f")) return read_avx512(from, lines);
+    if (__builtin_cpu_supports("avx512f")) {
+        loops[0] = read_4;
+        loops[1] = read_6;
+        return 2;
+    }
 #endif
-    return read_portable(from, lines);
+    loops[0] = read_portable;
+    return 1;
 }
 
 /* ---------------------------------------------------------------- threads */
@@ -237,6 +259,7 @@ static uint64_t read_lines(const char *from, size_t lines) {
 typedef struct peak_team {
     atomic_int waiting; /* threads that have not come yet */
     flops_fn flops;     /* or null: read */
+    read_fn read;
     int64_t rounds;
     float data[DATA];
 } peak_team;
@@ -259,7 +282,7 @@ static void *run_member(void *argument) {
     if (m->team->flops != NULL)
         m->work = m->team->flops(m->team->rounds, m->team->data, &m->sink_flops);
     else
-        m->sink_read = read_lines(m->from, m->lines);
+        m->sink_read = m->team->read(m->from, m->lines);
     m->end = machine_seconds();
     return NULL;
 }
@@ -311,11 +334,18 @@ double bench_peak_read(const void *memory, size_t bytes, int threads) {
     member *members = calloc((size_t)threads, sizeof *members);
     if (members == NULL) return 0;
     const size_t lines = bytes / LINE / (size_t)threads;
-    peak_team team = {.flops = NULL};
-    for (int i = 0; i < threads; i++)
-        members[i] =
-            (member){.team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
-    const double seconds = run_team(&team, members, threads);
+    read_fn loops[2];
+    const size_t count = read_loops(loops);
+    double best = 0;
+    for (size_t loop = 0; loop < count; loop++) {
+        peak_team team = {.flops = NULL, .read = loops[loop]};
+        for (int i = 0; i < threads; i++)
+            members[i] = (member){
+                .team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
+        const double seconds = run_team(&team, members, threads);
+        const double rate = seconds > 0 ? (double)(lines * LINE * (size_t)threads) / seconds * 1e-9 : 0;
+        if (rate > best) best = rate;
+    }
     free(members);
-    return seconds > 0 ? (double)(lines * LINE * (size_t)threads) / seconds * 1e-9 : 0;
+    return best;
 }

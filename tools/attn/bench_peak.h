@@ -21,7 +21,7 @@ double bench_peak_bfmmla(int64_t rounds, const float *data, float *sink);
  */
 double bench_peak_gflops(bench_peak peak, int threads);
 
-/* One sample: GB/s at which threads together read bytes of memory, each its own part. */
+/* One sample: GB/s at which threads together read bytes of memory, each its own part, by the fastest loop known. */
 double bench_peak_read(const void *memory, size_t bytes, int threads);
 
 #endif

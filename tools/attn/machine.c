@@ -9,6 +9,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/mman.h>
 #endif
 
 double machine_seconds(void) {
@@ -103,6 +104,19 @@ const char *machine_name(char text[MACHINE_NAME_SIZE]) {
 /* ---------------------------------------------------------------- memory */
 
 /* A block's size lies in the 64 bytes before it, so that free knows what to subtract. */
+void *machine_pages(size_t bytes, int small) {
+    const size_t page = (size_t)2 << 20;
+    if (bytes > SIZE_MAX - page) return NULL;
+    const size_t whole = (bytes + page - 1) / page * page;
+    void *memory = aligned_alloc(page, whole);
+#if defined(__linux__) /* what is only advice may fail */
+    if (memory != NULL) madvise(memory, whole, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+#else
+    (void)small;
+#endif
+    return memory;
+}
+
 void *machine_alloc(void *user, size_t bytes) {
     machine_memory *memory = user;
     if (bytes > SIZE_MAX - 128) return NULL;

@@ -18,6 +18,11 @@ int64_t machine_memory_bytes(void); /* memory that is free to take; 0: unknown *
 enum { MACHINE_NAME_SIZE = 128 };
 const char *machine_name(char text[MACHINE_NAME_SIZE]);
 
+/*
+ * Memory of pages of 2 MB, where the system has them, or of the smallest ones; free() returns it. NULL if there is none.
+ */
+void *machine_pages(size_t bytes, int small);
+
 /* The alloc and free callbacks of a context; user is a machine_memory, which starts as zeros. */
 typedef struct machine_memory {
     atomic_size_t live, peak;
