@@ -21,21 +21,31 @@ sum() {
         awk '{n += $1} END {print n + 0}'
 }
 
-# step NAME COMMAND [ARGUMENT]...
-step() {
-    local name=$1 log=$logs/$1.log started=$SECONDS status seconds good bad
+# start NAME COMMAND [ARGUMENT]...: a step beside others, until it is collected. For what keeps one processor busy.
+start() {
+    local name=$1
     shift
-    "$@" > "$log" 2>&1 < /dev/null
-    status=$?
-    seconds=$((SECONDS - started))
-    if [ $status = 77 ]; then
+    {
+        local started=$SECONDS
+        ("$@") > "$logs/$name.log" 2>&1 < /dev/null
+        echo "$? $((SECONDS - started))" > "$logs/$name.end"
+    } &
+    echo $! > "$logs/$name.process"
+}
+
+# collect NAME: waits for a step, says how it ended, and gives its status.
+collect() {
+    local name=$1 log=$logs/$1.log status seconds good bad
+    wait "$(cat "$logs/$name.process")"
+    read -r status seconds < "$logs/$name.end"
+    if [ "$status" = 77 ]; then
         skipped=$((skipped + 1))
         printf 'skip  %-24s %4s s  %s\n' "$name" "$seconds" "$(tail -n 1 "$log")"
         return 77
     fi
     good=$(sum "$log" passed) bad=$(sum "$log" failed)
     skipped=$((skipped + $(sum "$log" skipped)))
-    if [ $status != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+    if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
     if [ "$good" = 0 ] && [ "$bad" = 0 ]; then good=1; fi
     passed=$((passed + good)) failed=$((failed + bad))
     if [ "$bad" = 0 ]; then
@@ -45,6 +55,12 @@ step() {
     printf 'FAIL  %-24s %4s s  %s passed, %s failed; the end of %s:\n' "$name" "$seconds" "$good" "$bad" "$log"
     tail -n 60 "$log" | sed 's/^/      /'
     return 1
+}
+
+# step NAME COMMAND [ARGUMENT]...: by itself.
+step() {
+    start "$@"
+    collect "$1"
 }
 
 finish() {
@@ -111,12 +127,14 @@ documents() { (need python3 python3; python3 scripts/check_docs.py); }
 asan_steps() {
     step asan-build compile_asan || return
     step asan-programs programs asan -E 'attn_check|bits_(tiles_)?test|gradients_test|backward_test' # minutes there, and no new memory
-    step asan-check "$build/asan/bin/attn" check --problems 1000 --seed 2
+    start asan-check "$build/asan/bin/attn" check --problems 1000 --seed 2
     step asan-check-backward "$build/asan/bin/attn" check --op backward --problems 100 --seed 2
+    collect asan-check
 }
+tsan_programs() { programs tsan -R threads_test; }
 tsan_steps() {
     step tsan-build compile_tsan || return
-    step tsan-programs programs tsan -R threads_test
+    step tsan-programs tsan_programs
 }
 
 scripts/tools.sh
@@ -126,11 +144,14 @@ asan) asan_steps ;;
 tsan) tsan_steps ;;
 fuzz) step fuzz fuzz "${FUZZ_SECONDS:-60}" ;;
 all)
-    step format scripts/format.sh --check
+    start format scripts/format.sh --check
     step documents documents
-    if step gcc-build compile_gcc; then
+    step gcc-build compile_gcc
+    gcc_built=$?
+    collect format
+    if [ $gcc_built = 0 ]; then
         step programs programs gcc -E attn_check
-        step check "$build/gcc/bin/attn" check --problems 20000 --seed 1
+        start check "$build/gcc/bin/attn" check --problems 20000 --seed 1
         step check-backward "$build/gcc/bin/attn" check --op backward --problems 2000 --seed 1
         step command-line command_line gcc
         step page page gcc
@@ -138,26 +159,36 @@ all)
         step bench-structs python3 bench/attn_abi.py "$build/gcc/lib/libattn.so"
         step version scripts/check_version.sh "$build/gcc/bin/attn"
         step package tests/package/run.sh "$build/gcc" "$build/package"
+        collect check
+        start old-cpu old_cpu
         step demo scripts/demo.sh "$build/gcc/bin/attn"
-        step old-cpu old_cpu
+        collect old-cpu
     fi
     if step aarch64-build compile_aarch64; then
-        step aarch64-check scripts/check_aarch64.sh "$build/aarch64" "$build/aarch64-check"
+        start aarch64-check scripts/check_aarch64.sh "$build/aarch64" "$build/aarch64-check"
         step aarch64-programs programs aarch64 -R 'dispatch_test|errors_test|structs_test'
+        collect aarch64-check
     fi
     if step clang-build compile_clang; then
-        step clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3
+        start clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3
         step clang-check-backward "$build/clang/bin/attn" check --op backward --problems 100 --seed 3
+        collect clang-check
     fi
     if step cuda-build compile_cuda; then # every kernel is compiled below, so the build embeds none
+        start cuda-command-line command_line cuda
         step cuda-programs programs cuda -R '^(cuda_|no_driver)'
-        step cuda-command-line command_line cuda
+        collect cuda-command-line
         step cuda-device cuda_device
         step check-cuda-kernels cuda_kernels
     fi
     asan_steps
-    tsan_steps
-    step fuzz fuzz 10
+    if step tsan-build compile_tsan; then
+        start tsan-programs tsan_programs
+        step fuzz fuzz 10
+        collect tsan-programs
+    else
+        step fuzz fuzz 10
+    fi
     ;;
 *)
     echo "usage: test.sh [asan|tsan|fuzz]"
