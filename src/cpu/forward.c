@@ -1,7 +1,8 @@
 /*
  * Forward: tiles of query rows over tasks (the split of FlashAttention-2). A task stays with a sequence (batch and
- * kv head) while it has tiles, because it keeps the converted K and V; when no sequence is left untouched it helps
- * with the others'.
+ * kv head) while it has tiles, because it keeps the converted K and V. It begins with the sequences of its own part, the same
+ * in every run of a plan, so that its processor's caches may still hold them; then it takes what others have
+ * not touched yet, and when nothing is untouched it helps.
  */
 #include "cpu/plan_cpu.h"
 
@@ -28,15 +29,14 @@ static void forward_task(void *args, int64_t index) {
     const attni_cpu_plan *plan = loop->plan;
     char *scratch = loop->workspace + (size_t)index * plan->scratch_bytes;
     *(attni_kept *)(void *)scratch = (attni_kept){-1, plan->slots};
-    attni_tile tile;
-    int64_t sequence = 0, mine;
-    while ((mine = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed)) < plan->sequences)
-        for (sequence = mine; take_tile(loop, sequence, &tile);)
-            plan->kernel->forward(loop->job, &tile, scratch);
-    for (int64_t i = 1; i < plan->sequences; i++) {
-        const int64_t other = (sequence + i) % plan->sequences;
-        while (take_tile(loop, other, &tile)) plan->kernel->forward(loop->job, &tile, scratch);
-    }
+    const int64_t own = index * plan->sequences / plan->threads;
+    for (int helps = 0; helps < 2; helps++)
+        for (int64_t i = 0; i < plan->sequences; i++) {
+            const int64_t sequence = (own + i) % plan->sequences;
+            if (!helps && atomic_load_explicit(&loop->next[sequence], memory_order_relaxed) > 0) continue;
+            attni_tile tile;
+            while (take_tile(loop, sequence, &tile)) plan->kernel->forward(loop->job, &tile, scratch);
+        }
 }
 
 void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *workspace) {

@@ -49,7 +49,7 @@ static void tile_rows_fill(const attni_job *job, const attni_tile *tile, tile_ro
     r->end_all = 0;
     for (int64_t i = 0; i < rows; i++) {
         const int64_t row = attni_min(tile->row_begin + i, tile->row_end - 1), sub = i / FORWARD_SUB_ROWS;
-        const int64_t position = s->query_start + row / job->group;
+        const int64_t position = s->query_start + attni_row_query(job, row);
         int64_t begin, end;
         attni_visible(job->p, s, position, &begin, &end);
         r->m[i] = -INFINITY;

@@ -39,8 +39,13 @@ typedef struct attni_tile {
     int64_t row_begin, row_end;
 } attni_tile;
 
+/* A row is a query of one head of the group. Divisions are slow, and most groups are of one. */
+static inline int64_t attni_row_query(const attni_job *job, int64_t row) {
+    return job->group == 1 ? row : row / job->group;
+}
+
 static inline int64_t attni_tile_head(const attni_job *job, const attni_tile *tile, int64_t row) {
-    return tile->head_kv * job->group + row % job->group;
+    return job->group == 1 ? tile->head_kv : tile->head_kv * job->group + row % job->group;
 }
 
 /*
@@ -148,7 +153,7 @@ static inline const void *attni_at(const void *base, attn_dtype dtype, int64_t i
 static inline int64_t attni_query_index(const attni_job *job, const attni_tile *tile,
                                         const attn_strides *strides, int64_t row) {
     const attni_sequence *s = &tile->sequence;
-    return s->q_batch * strides->batch + (s->q_begin + row / job->group) * strides->seqlen +
+    return s->q_batch * strides->batch + (s->q_begin + attni_row_query(job, row)) * strides->seqlen +
            attni_tile_head(job, tile, row) * strides->heads;
 }
 
