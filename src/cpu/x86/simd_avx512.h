@@ -115,6 +115,7 @@ SIMD_INLINE vf simd_load(attn_dtype dtype, const void *p) {
 }
 
 SIMD_INLINE vf simd_load_part(attn_dtype dtype, const void *p, int64_t n) {
+    if (n == SIMD_LANES) return simd_load(dtype, p);
     const __mmask16 m = (__mmask16)((1u << n) - 1);
     if (dtype == ATTN_F32) return _mm512_maskz_loadu_ps(m, p);
     const __m256i h = _mm256_maskz_loadu_epi16(m, p);
@@ -149,6 +150,9 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 }
 
 SIMD_INLINE void simd_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* to L2 */
+SIMD_INLINE void simd_prefetch_write(const void *p) { /* to be written soon */
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
+}
 SIMD_INLINE void simd_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); } /* to L1 */
 
 /* The sums of 16 vectors, in one. */
@@ -181,9 +185,21 @@ SIMD_INLINE __m256i simd_to_bf16(vf x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
 }
 
+SIMD_INLINE void simd_store(attn_dtype dtype, void *p, vf x) {
+    if (dtype == ATTN_F32)
+        _mm512_storeu_ps(p, x);
+    else if (dtype == ATTN_F16)
+        _mm256_storeu_si256(p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    else
+        _mm256_storeu_si256(p, simd_to_bf16(x));
+}
+
+/* Whole vectors without a mask: storing 16-bit numbers under one takes dozens of cycles. */
 SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     const __mmask16 m = (__mmask16)((1u << n) - 1);
-    if (dtype == ATTN_F32)
+    if (n == SIMD_LANES)
+        simd_store(dtype, p, x);
+    else if (dtype == ATTN_F32)
         _mm512_mask_storeu_ps(p, m, x);
     else if (dtype == ATTN_F16)
         _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
