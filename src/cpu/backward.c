@@ -25,12 +25,14 @@
 #include "cpu/plan_cpu.h"
 
 /*
- * Into how many parts chunks of so many rows or keys are cut, unless they are small. With few kv heads, tasks are
- * likely to share a sequence, and want many chunks; with many heads, large ones: every pair of chunks converts its
- * rows and keys anew. Not by the batch or by threads, which bits must not depend on.
+ * Into how many parts the kernel's chunks of so many rows or keys are cut. With few kv heads, tasks are likely to
+ * share a sequence, and want many chunks; with many heads, large ones: every pair of chunks converts its rows and keys
+ * anew. Small chunks are those of a kernel that keeps what it converted; they are halved where a sequence would
+ * have one or two, since cores that run at unlike speeds need something to share. Not by the batch or by threads, which bits must
+ * not depend on.
  */
-static int64_t chunk_parts(const attn_problem *p, int64_t largest) {
-    if (largest <= 512) return 1;
+static int64_t chunk_parts(const attn_problem *p, int64_t rows, int64_t largest) {
+    if (largest <= 512) return attni_max(rows, p->seqlen_k) < 1024 ? 2 : 1;
     return p->heads_kv < 4 ? 4 : p->heads_kv < 16 ? 2 : 1;
 }
 
@@ -62,9 +64,9 @@ size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *c) {
     const attni_cpu_kernel *k = c->backward;
     const int64_t rows = plan->group * p->seqlen_q, sequences = p->batch * p->heads_kv;
     const int64_t threads = plan->options.threads;
-    c->chunk_rows = attni_min(k->tile_rows / chunk_parts(p, k->tile_rows),
+    c->chunk_rows = attni_min(k->tile_rows / chunk_parts(p, rows, k->tile_rows),
                               attni_round_up(attni_max(1, rows), CHUNK_MULTIPLE));
-    c->chunk_keys = attni_min(k->block_keys / chunk_parts(p, k->block_keys),
+    c->chunk_keys = attni_min(k->block_keys / chunk_parts(p, rows, k->block_keys),
                               attni_round_up(attni_max(1, p->seqlen_k), CHUNK_MULTIPLE));
     const int64_t row_chunks = attni_ceil_div(rows, c->chunk_rows),
                   key_chunks = attni_ceil_div(p->seqlen_k, c->chunk_keys);
