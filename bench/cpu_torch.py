@@ -2,11 +2,12 @@
 """Times the CPU's forward and backward beside torch's scaled_dot_product_attention, by turns in one process.
 
 usage: bench/cpu_torch.py LIBATTN.SO [--op forward,backward] [--dtype f32|bf16] [--threads 1,2] [--shapes FILE]
-                          [--shape B,Hq,Hkv,S,S,D[,causal]] [--rounds 5] [--unfused] [--isa amx] [--csv FILE]
+                          [--shape B,Hq,Hkv,S,S,D[,causal]] [--rounds 5] [--layout bshd|bhsd] [--unfused] [--isa amx]
+                          [--csv FILE]
 
-torch's tensors are contiguous (B, H, S, D), libattn's packed (B, S, H, D). --unfused: also the gradient of matmul,
-softmax, matmul. Results are compared with torch's before anything is timed. Medians; a causal mask counts as half the
-work, a backward as 2.5 forwards.
+torch's tensors are contiguous (B, H, S, D), libattn's packed (B, S, H, D), or with --layout bhsd like torch's. --unfused:
+also the gradient of matmul, softmax, matmul. Results are compared with torch's before anything is timed. Medians, and the
+best of all rounds; a causal mask counts as half the work, a backward as 2.5 forwards.
 """
 import argparse
 import csv
@@ -20,7 +21,7 @@ import time
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from attn_abi import BF16, CAUSAL, CPU, F32, ISAS, Library, make_options, make_problem, make_tensors
+from attn_abi import BF16, CAUSAL, CPU, F32, ISAS, Library, Strides, make_options, make_problem, make_tensors
 
 DTYPES = {"f32": (F32, torch.float32, 2e-5), "bf16": (BF16, torch.bfloat16, 1.2e-2)}  # how far apart at most
 
@@ -33,9 +34,11 @@ class Processor(Library):
     def calls(self, shape, dtype, threads, q, k, v, dout):
         """Forward, backward, their outputs (o, dq, dk, dv), and the kernels' names."""
         batch, heads_q, heads_kv, rows, keys, dim, causal = shape
+        strides = {name: Strides(*(x.stride(i) for i in range(3))) for names, x in (("q o dout dq", q), ("k v dk dv", k))
+                   for name in names.split()}
         problem = make_problem(batch=batch, heads_q=heads_q, heads_kv=heads_kv, seqlen_q=rows, seqlen_k=keys,
                                dim_qk=dim, dim_v=dim, dtype_q=dtype, dtype_kv=dtype, dtype_o=dtype,
-                               mask=CAUSAL if causal else 0, needs_backward=1)
+                               mask=CAUSAL if causal else 0, needs_backward=1, **strides)
         status, plan = self.plan_status(problem, make_options(threads=threads, isa=self.isa))
         self.must(status)
         out = [torch.full_like(x, math.nan) for x in (q, q, k, v)]
@@ -64,8 +67,8 @@ def apart(x, expected):
 
 
 def seconds(call, least):
-    """Of one call, over as many as fill `least`; whatever threads the others left spinning sleep by then."""
-    time.sleep(0.015)
+    """Of one call, over as many as fill `least`; whatever threads the others left spinning (17 ms, with libgomp) sleep by then."""
+    time.sleep(0.06)
     call()
     count, start = 0, time.perf_counter()
     while True:
@@ -83,6 +86,8 @@ def bench_shape(library, options, op, shape, threads):
     torch.manual_seed(1)
     q, k, v, dout = (torch.randn(batch, n, h, dim).to(dtype) for n, h in
                      ((rows, heads_q), (keys, heads_kv), (keys, heads_kv), (rows, heads_q)))
+    if options.layout == "bhsd":
+        q, k, v, dout = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, dout))
     forward, backward, out, kernels = library.calls(shape, number, threads, q, k, v, dout)
     needs = op == "backward"
     tq, tk, tv, tdout = (x.transpose(1, 2).contiguous().requires_grad_(needs) for x in (q, k, v, dout))
@@ -111,10 +116,12 @@ def bench_shape(library, options, op, shape, threads):
             times[name].append(seconds(call, options.least))
     work = 4 * batch * heads_q * rows * keys * dim * (0.5 if causal else 1) * (2.5 if needs else 1)
     row = {"op": op, "dtype": options.dtype, "kernel": kernels[needs], "batch": batch, "heads_q": heads_q,
-           "heads_kv": heads_kv, "seqlen": rows, "dim": dim, "causal": int(causal), "threads": threads}
+           "heads_kv": heads_kv, "seqlen": rows, "dim": dim, "causal": int(causal), "layout": options.layout,
+           "threads": threads}
     ms = {name: statistics.median(t) * 1e3 for name, t in times.items()}
     row["libattn_gflops"] = f"{work / ms['libattn'] * 1e-6:.1f}"
     row["libattn_best_gflops"] = f"{work / min(times['libattn']) * 1e-9:.1f}"
+    row["sdpa_best_gflops"] = f"{work / min(times['sdpa']) * 1e-9:.1f}"
     for name in ("sdpa", "unfused"):
         row[f"{name}_gflops"] = f"{work / ms[name] * 1e-6:.1f}" if name in ms else ""
         row[f"{name}_ratio"] = f"{ms[name] / ms['libattn']:.2f}" if name in ms else ""
@@ -138,6 +145,7 @@ def main():
     parser.add_argument("--shape", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--least", type=float, default=0.02, help="seconds that a round's calls fill")
+    parser.add_argument("--layout", default="bshd", choices=("bshd", "bhsd"))
     parser.add_argument("--unfused", action="store_true")
     parser.add_argument("--csv")
     options = parser.parse_args()
