@@ -59,7 +59,7 @@ void attni_cpu_finish(const attn_plan *plan, const attni_job *job, attni_accum a
         const int64_t in_group = pair % p->heads_q % job->group;
         for (int64_t query = 0; query < tile.sequence.q_len; query++) {
             const int64_t at = pair * p->seqlen_q + query;
-            emit_row(job, &tile, query * job->group + in_group, accum.m[at], accum.l[at],
+            emit_row(job, &tile, query * job->group + in_group, accum.m[at], accum.l[at], 1,
                      accum.o + at * p->dim_v);
         }
     }

@@ -35,7 +35,7 @@ static void decode_merge(const attni_job *job, const attni_tile *tile, attni_acc
         for (int64_t row = 0; row < tile->row_end; row++) merge_row(first, part, row, dim_v);
     }
     for (int64_t row = 0; row < tile->row_end; row++)
-        emit_row(job, tile, row, first.m[row], first.l[row], first.o + row * dim_v);
+        emit_row(job, tile, row, first.m[row], first.l[row], 1, first.o + row * dim_v);
 }
 
 #endif

@@ -4,16 +4,17 @@
 
 #include "cpu/kernel.h"
 
-/* m in natural units; o is dim_v floats, un-normalised. */
-static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l, float *o) {
+/* m in natural units; o is dim_v floats, un-normalised, each to be multiplied by weight. */
+static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, double m, float l,
+                     float weight, float *o) {
     const attn_problem *p = job->p;
     const attni_sequence *s = &tile->sequence;
-    const int64_t head = attni_tile_head(job, tile, row), query = row / job->group;
+    const int64_t head = attni_tile_head(job, tile, row), query = attni_row_query(job, row);
     if (job->kind == ATTNI_RUN_ADD) {
         const int64_t at = (s->batch * p->heads_q + head) * p->seqlen_q + query;
         /* m is rounded to float: l and o take the difference, so that exp(m) l stays what it was */
         const float rounded = (float)m, rest = l == 0 ? 1 : (float)exp(m - rounded);
-        for (int64_t d = 0; d < p->dim_v; d++) o[d] *= rest;
+        for (int64_t d = 0; d < p->dim_v; d++) o[d] *= rest * weight;
         attni_accum_merge_row(&job->accum.m[at], &job->accum.l[at], job->accum.o + at * p->dim_v, rounded,
                               l * rest, o, p->dim_v);
         return;
@@ -23,6 +24,7 @@ static void emit_row(const attni_job *job, const attni_tile *tile, int64_t row, 
         factor = attni_accum_finish_row(m, l, p->has_sinks ? job->t.sinks[head] : -INFINITY, &lse);
         if (job->t.lse != NULL) job->t.lse[attni_lse_index(job, s, head, query)] = lse;
     }
+    factor *= weight;
     char *out = attni_o_row(job, tile, row);
     const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
     for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {

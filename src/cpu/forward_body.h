@@ -282,7 +282,7 @@ static void finish_sub(const attni_job *job, const attni_tile *tile, const forwa
         for (int64_t lane = 0; lane < lanes; lane++) {
             const int64_t row = first + v * SIMD_LANES + lane;
             emit_row(job, tile, tile->row_begin + row, row_reference(&w->rows.units, w->rows.m[row]),
-                     w->rows.l[row], w->staging + lane * f->ld_staging);
+                     w->rows.l[row], 1, w->staging + lane * f->ld_staging);
         }
     }
 }

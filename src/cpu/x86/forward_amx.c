@@ -23,20 +23,25 @@
  * (softmax_amx.h) between two of the tiles' instructions. Beside a busy hardware thread that makes the products
  * themselves faster, too (TILE_PAUSE).
  *
- * References are speculative: P is computed with the ones that rows have, and only if that gives some P above
- * 2^LAZY is the maximum searched, the reference moved and the unit's P computed again. A row moves by what it
+ * References are speculative: P is computed with the ones that rows have, and only if a unit's P of a row add up to more
+ * than OUTGROWN is the maximum searched, the reference moved and the unit's P computed again. A row moves by what it
  * sees itself, so its bits do not depend on its neighbours. O's factor is applied when the unit's P is.
  *
  * Measured, and what limits it: docs/performance.md. What did not help, on 16 threads of a Xeon whose other hardware
  * threads were busy, 2,048 keys, dims 64 and 128 (differences below 5% are noise there):
  *   - the softmax between steps of 4 products, not between single instructions: 11% less at dim 128, 13% at
  *     64;
- *   - units of 128 keys 6% less (O^T is read and written more often), of 512 keys the same;
+ *   - units of 512 keys: the same;
  *   - subs of 64 rows, each tile of K and V^T brought to L1 for twice the rows: the same;
  *   - one tile of sums at a time, A and B both streamed: 10 to 15% less;
  *   - a row of ones in V^T, which gives the sum of rounded P, in place of adding it by vectors: the same at dim 128,
  *     3 to 6% less at 64; adding it by vdpbf16ps 3 to 7% less;
- *   - huge pages for the workspace, for K and V, or for both: the same.
+ *   - huge pages for the workspace, for K and V, or for both: the same;
+ *   - units of 64 and 128 keys, whose S^T and P^T stay in L1: 3 to 5% less at dim 64, 15 to 25% at 128. The second product
+ *     then reads and writes O^T so much more often;
+ *   - A's next tiles prefetched from L2 to L1, S^T's rows for writing: the same. Yet with A always the same two KB (wrong) an
+ *     idle core takes 18 to 25% less: what streams through L1 costs by the line, not by the wait;
+ *   - tiles that shrink towards a sequence's end: the same.
  */
 #include "cpu/x86/simd_avx512_bf16.h"
 
@@ -44,8 +49,8 @@
 #define FORWARD_TILE_ROWS 512
 #define FORWARD_KEYS 256
 
-#include "cpu/emit.h"
 #include "cpu/kernels.h"
+#include "cpu/x86/finish_amx.h"
 #include "cpu/x86/panels_amx.h"
 #include "cpu/x86/softmax_amx.h"
 #include "cpu/x86/tiles_amx.h"
@@ -68,6 +73,7 @@ typedef struct amx_ahead {
     struct {
         const char *at;
         int64_t bytes;
+        bool written;
     } rows[AHEAD_ROWS];
     int64_t count, next, rows_a_step;
     int64_t key, key_end, keys_a_unit; /* of the next block */
@@ -90,22 +96,23 @@ typedef struct amx_walk {
 typedef struct amx_host {
     softmax_state guest;
     amx_ahead *ahead;
-    int64_t pairs; /* of the guest's, twice with each step */
+    int64_t pairs; /* of the guest's, with each two products */
 } amx_host;
 
-/* Steps of a unit's two products: four of the tiles' multiplications, or two in a last row of tiles. */
-static int64_t score_steps(const amx_walk *walk, const amx_unit *u) {
-    return u->count / 32 * walk->w.shape.qk_steps;
+/* A unit's products, in twos: as many as the columns of a tile of A meet. */
+static int64_t score_twos(const amx_walk *walk, const amx_unit *u) {
+    return u->count / 16 * walk->w.shape.qk_steps;
 }
-static int64_t value_steps(const amx_walk *walk, const amx_unit *u) {
-    return u->count / STEP_KEYS * attni_ceil_div(walk->w.shape.v_tiles, 2);
+static int64_t value_twos(const amx_walk *walk, const amx_unit *u) {
+    return u->count / STEP_KEYS * walk->w.shape.v_tiles;
 }
 
 /* ---------------------------------------------------------------- look ahead */
 
-static void ahead_row(amx_ahead *a, const void *row, int64_t dim, attn_dtype dtype) {
+static void ahead_row(amx_ahead *a, const void *row, int64_t dim, attn_dtype dtype, bool written) {
     if (a->count == AHEAD_ROWS) return;
     a->rows[a->count].at = row;
+    a->rows[a->count].written = written;
     a->rows[a->count++].bytes = dim * (int64_t)attni_dtype_size(dtype);
 }
 
@@ -128,20 +135,26 @@ static void ahead_unit(amx_walk *walk, const amx_unit *u) {
     a->count = a->next = 0;
     if (u->first)
         for (int64_t i = FORWARD_SUB_ROWS; i < attni_min(left, 2 * FORWARD_SUB_ROWS); i++)
-            ahead_row(a, attni_q_row(job, walk->tile, row + i), p->dim_qk, p->dtype_q);
+            ahead_row(a, attni_q_row(job, walk->tile, row + i), p->dim_qk, p->dtype_q, false);
     if (u->last && job->kind == ATTNI_RUN_FORWARD)
         for (int64_t i = 0; i < attni_min(left, FORWARD_SUB_ROWS); i++)
-            ahead_row(a, attni_o_row(job, walk->tile, row + i), p->dim_v, p->dtype_o);
+            ahead_row(a, attni_o_row(job, walk->tile, row + i), p->dim_v, p->dtype_o, true);
     for (const int64_t stop = attni_min(a->key + a->keys_a_unit, a->key_end); a->key < stop; a->key++) {
-        ahead_row(a, attni_k_row(job, walk->tile, a->key), p->dim_qk, p->dtype_kv);
-        ahead_row(a, attni_v_row(job, walk->tile, a->key), p->dim_v, p->dtype_kv);
+        ahead_row(a, attni_k_row(job, walk->tile, a->key), p->dim_qk, p->dtype_kv, false);
+        ahead_row(a, attni_v_row(job, walk->tile, a->key), p->dim_v, p->dtype_kv, false);
     }
-    a->rows_a_step = attni_ceil_div(a->count, score_steps(walk, u) + value_steps(walk, u));
+    a->rows_a_step = attni_ceil_div(2 * a->count, score_twos(walk, u) + value_twos(walk, u));
 }
 
 SIMD_INLINE void ahead_step(amx_ahead *a) {
     for (const int64_t stop = attni_min(a->next + a->rows_a_step, a->count); a->next < stop; a->next++)
-        for (int64_t i = 0; i < a->rows[a->next].bytes; i += 64) simd_prefetch_far(a->rows[a->next].at + i);
+        for (int64_t i = 0; i < a->rows[a->next].bytes; i += 64) {
+            const char *at = a->rows[a->next].at + i;
+            if (a->rows[a->next].written)
+                simd_prefetch_write(at);
+            else
+                simd_prefetch_far(at);
+        }
 }
 
 /* ---------------------------------------------------------------- products */
@@ -162,6 +175,7 @@ SIMD_INLINE void multiply_block(const int high, const int known, float *c, const
                                 int64_t steps, const bool zero, softmax_state *guest, int64_t pairs,
                                 amx_ahead *ahead) {
     float *lower = c + 16 * FORWARD_SUB_ROWS;
+    exp2_chains exp2;
     BEGIN_SUMS(0, c);
     BEGIN_SUMS(1, c + 16);
     if (high > 1) {
@@ -173,14 +187,16 @@ SIMD_INLINE void multiply_block(const int high, const int known, float *c, const
         TILE_LOAD(6, b, ROW_BYTES);
         TILE_LOAD(7, b + 16, ROW_BYTES);
         if (high > 1) TILE_LOAD(5, a + TILE_BYTES, 64);
-        softmax_some(guest, 0, known, pairs);
+        softmax_some(guest, &exp2, 0, known, pairs);
         TILE_DOT(0, 4, 6);
-        softmax_some(guest, 1, known, pairs);
+        softmax_some(guest, &exp2, 1, known, pairs);
         TILE_DOT(1, 4, 7);
-        softmax_some(guest, 0, known, pairs);
-        if (high > 1) TILE_DOT(2, 5, 6);
-        softmax_some(guest, 1, known, pairs);
-        if (high > 1) TILE_DOT(3, 5, 7);
+        if (high > 1) {
+            softmax_some(guest, &exp2, 2, known, pairs);
+            TILE_DOT(2, 5, 6);
+            softmax_some(guest, &exp2, 3, known, pairs);
+            TILE_DOT(3, 5, 7);
+        }
         ahead_step(ahead);
     }
     TILE_STORE(0, c, ROW_BYTES);
@@ -195,6 +211,7 @@ SIMD_INLINE void multiply_block(const int high, const int known, float *c, const
 SIMD_INLINE void multiply_few(const int steps, const int known, float *c, const char *a, const float *b,
                               int64_t tiles, softmax_state *guest, int64_t pairs, amx_ahead *ahead) {
     const float *later = b + 16 * FORWARD_SUB_ROWS;
+    exp2_chains exp2;
     TILE_LOAD(4, b, ROW_BYTES);
     TILE_LOAD(5, b + 16, ROW_BYTES);
     if (steps > 1) {
@@ -207,14 +224,14 @@ SIMD_INLINE void multiply_few(const int steps, const int known, float *c, const 
         TILE_ZERO(1);
         TILE_LOAD(2, from, 64);
         if (steps > 1) TILE_LOAD(3, from + 2 * TILE_BYTES, 64);
-        softmax_some(guest, 0, known, pairs);
+        softmax_some(guest, &exp2, 0, known, pairs);
         TILE_DOT(0, 2, 4);
-        softmax_some(guest, 1, known, pairs);
+        softmax_some(guest, &exp2, 1, known, pairs);
         TILE_DOT(1, 2, 5);
         if (steps > 1) {
-            softmax_some(guest, 0, known, pairs);
+            softmax_some(guest, &exp2, 2, known, pairs);
             TILE_DOT(0, 3, 6);
-            softmax_some(guest, 1, known, pairs);
+            softmax_some(guest, &exp2, 3, known, pairs);
             TILE_DOT(1, 3, 7);
         }
         TILE_STORE(0, c, ROW_BYTES);
@@ -230,9 +247,9 @@ typedef struct amx_operand {
     int64_t row_begin, row_end, step_begin, step_end;
 } amx_operand;
 
-/* What softmax_some may know of the guest during so many steps. */
-static int known_pairs(const amx_host *host, const softmax_state *guest, int64_t steps) {
-    return host->pairs <= 2 && guest->pairs >= 2 * host->pairs * steps ? (int)host->pairs : 0;
+/* What softmax_some may know of the guest during so many twos. */
+static int known_pairs(const amx_host *host, const softmax_state *guest, int64_t twos) {
+    return host->pairs <= 2 && guest->pairs >= host->pairs * twos ? (int)host->pairs : 0;
 }
 
 /* C (+)= A B; c and b are the first row's and step's. */
@@ -245,7 +262,7 @@ static void multiply(float *c, const amx_operand *a, const float *b, bool zero, 
             multiply_block(1, 0, c, from, b, steps, zero, &guest, pairs, host->ahead);
             continue;
         }
-        switch (known_pairs(host, &guest, steps)) {
+        switch (known_pairs(host, &guest, 2 * steps)) {
         case 1: multiply_block(2, 1, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
         case 2: multiply_block(2, 2, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
         default: multiply_block(2, 0, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
@@ -266,7 +283,7 @@ static void multiply_short(float *c, const amx_operand *a, const float *b, amx_h
         if (a->steps == 1)
             multiply_few(1, 0, c, from, b, tiles, &guest, pairs, host->ahead);
         else
-            switch (known_pairs(host, &guest, tiles)) {
+            switch (known_pairs(host, &guest, 2 * tiles)) {
             case 1: multiply_few(2, 1, c, from, b, tiles, &guest, pairs, host->ahead); break;
             case 2: multiply_few(2, 2, c, from, b, tiles, &guest, pairs, host->ahead); break;
             default: multiply_few(2, 0, c, from, b, tiles, &guest, pairs, host->ahead); break;
@@ -324,12 +341,15 @@ static void softmax_begin(const amx_walk *walk, const amx_unit *u, softmax_state
     e->p = u->p;
     e->pairs = u->count / 2;
     e->scale = vf_set1(walk->w.rows.units.to_log2);
+    vmask far = 0;
     for (int v = 0; v < FORWARD_NV; v++) {
         const vf m = vf_load(walk->w.rows.m + u->sub * FORWARD_SUB_ROWS + v * SIMD_LANES);
         e->reference[v] = vf_select(vf_equal(m, vf_set1(-INFINITY)), vf_zero(), m);
+        e->offset[v] = vf_mul(e->reference[v], e->scale);
         e->sum[v] = e->rounded[v] = vf_zero();
-        e->top[v] = _mm512_setzero_si512();
+        far |= vf_greater(vf_abs(e->offset[v]), vf_set1(SOFTMAX_NEAR));
     }
+    if (vmask_any(far)) softmax_far(e);
 }
 
 /* Moves the references of lanes that `outgrown` names to their maxima in this unit, where higher. */
@@ -389,7 +409,7 @@ static void finish_softmax(const amx_walk *walk, amx_unit *u, softmax_state *e) 
     vmask outgrown[FORWARD_NV], any = 0;
     for (int v = 0; v < FORWARD_NV; v++) {
         const vf m = vf_load(r->m + first + v * SIMD_LANES);
-        outgrown[v] = softmax_outgrown(e->top[v]) | vf_equal(m, vf_set1(-INFINITY));
+        outgrown[v] = softmax_outgrown(e->sum[v]) | vf_equal(m, vf_set1(-INFINITY));
         any |= outgrown[v];
     }
     if (vmask_any(any) && move_references(walk, u, outgrown)) {
@@ -410,32 +430,31 @@ static void finish_softmax(const amx_walk *walk, amx_unit *u, softmax_state *e) 
 
 /* ---------------------------------------------------------------- finish */
 
-/* Columns become rows again; each is emitted, in the caller's floating-point environment. */
+/* Columns become rows again, and leave in the caller's floating-point environment. */
 static void finish_sub(const amx_walk *walk, int64_t sub) {
     const attni_job *job = walk->job;
     const tile_rows *r = &walk->w.rows;
-    const int64_t first = sub * FORWARD_SUB_ROWS, dims = 16 * walk->w.shape.v_tiles,
-                  ld = walk->w.shape.ld_staging;
-    const int64_t count = attni_min(FORWARD_SUB_ROWS, walk->tile->row_end - walk->tile->row_begin - first);
+    const int64_t begin = walk->tile->row_begin, first = sub * FORWARD_SUB_ROWS,
+                  dims = 16 * walk->w.shape.v_tiles, ld = walk->w.shape.ld_staging;
+    const int64_t count = attni_min(FORWARD_SUB_ROWS, walk->tile->row_end - begin - first);
     const float *o = walk->w.o + first * dims;
     const uint32_t flushing = _mm_getcsr();
     _mm_setcsr(walk->environment);
-    for (int64_t v = 0; v * SIMD_LANES < count; v++) {
+    for (int64_t v = 0; v < count; v += SIMD_LANES) {
         for (int64_t d = 0; d < dims; d += SIMD_LANES)
-            simd_transpose(o + d * FORWARD_SUB_ROWS + v * SIMD_LANES, FORWARD_SUB_ROWS, walk->w.staging + d,
-                           ld);
-        const int64_t lanes = attni_min(SIMD_LANES, count - v * SIMD_LANES);
-        for (int64_t lane = 0; lane < lanes; lane++) {
-            const int64_t row = first + v * SIMD_LANES + lane;
+            simd_transpose(o + d * FORWARD_SUB_ROWS + v, FORWARD_SUB_ROWS, walk->w.staging + d, ld);
+        float lse[SIMD_LANES];
+        row_lse(r, first + v, lse);
+        const int64_t rows = attni_min(SIMD_LANES, count - v);
+        for (int64_t lane = 0; lane < rows; lane++) {
+            const int64_t row = first + v + lane;
             float *out = walk->w.staging + lane * ld;
-            const float l = r->l[row];
-            const float rounded = r->l_rounded[row];
-            /* o * l / rounded, so that the division by l divides by what was summed */
-            const vf factor = vf_set1(job->dropout_scale * (rounded == 0 ? 1.0f : l / rounded));
-            for (int64_t d = 0; d < dims; d += SIMD_LANES)
-                vf_store(out + d, vf_mul(vf_load(out + d), factor));
-            emit_row(job, walk->tile, walk->tile->row_begin + row, (double)r->m[row] * r->units.to_natural, l,
-                     out);
+            const float l = r->l[row], rounded = r->l_rounded[row];
+            if (job->kind == ATTNI_RUN_FORWARD && !job->p->has_sinks)
+                store_row(job, walk->tile, begin + row, l, rounded, lse[lane], out);
+            else /* o * l / rounded, so that the division by l divides by what was summed */
+                emit_row(job, walk->tile, begin + row, (double)r->m[row] * r->units.to_natural, l,
+                         job->dropout_scale * (rounded == 0 ? 1.0f : l / rounded), out);
         }
     }
     _mm_setcsr(flushing);
@@ -506,8 +525,8 @@ static void run_units(amx_walk *walk) {
         if (hosts) open_unit(walk, &next);
         prepare_unit(walk, &now);
         softmax_begin(walk, &now, &host.guest);
-        const int64_t steps = (hosts ? score_steps(walk, &next) : 0) + value_steps(walk, &before);
-        host.pairs = attni_ceil_div(host.guest.pairs, 2 * attni_max(1, steps));
+        const int64_t twos = (hosts ? score_twos(walk, &next) : 0) + value_twos(walk, &before);
+        host.pairs = attni_ceil_div(host.guest.pairs, attni_max(1, twos));
         if (hosts) multiply_scores(walk, &next, &host);
         if (before.count > 0) finish_values(walk, &before, &host);
         finish_softmax(walk, &now, &host.guest);

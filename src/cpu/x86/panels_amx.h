@@ -102,18 +102,29 @@ static int64_t tile_at(int64_t row_tiles, int64_t steps, int64_t row_tile, int64
     return (pair * steps + step * attni_min(2, row_tiles - pair) + row_tile % 2) * TILE_BYTES;
 }
 
+/* A first block comes from far away, row by row: K some keys ahead, V while K is converted. */
+#define KEYS_AHEAD 16
+static void prefetch_row(const uint16_t *row, int64_t dim) {
+    for (int64_t d = 0; d < dim; d += 32) simd_prefetch_far(row + d);
+}
+
 /* K of a block, rows of keys; zeros up to a multiple of STEP_KEYS. */
 static void load_keys(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
                       int64_t count, char *to) {
     const int64_t steps = w->shape.qk_steps, dim = job->p->dim_qk;
     for (int64_t j = 0; j < attni_round_up(count, STEP_KEYS); j++) {
         const uint16_t *from = j < count ? attni_k_row(job, tile, key + j) : NULL;
-        char *row = to + j % 16 * 64;
-        for (int64_t d = 0; d < steps; d++) {
-            const __mmask32 here = (__mmask32)((1ull << attni_min(32, dim - 32 * d)) - 1);
-            const __m512i dims =
-                from == NULL ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(here, from + 32 * d);
-            _mm512_storeu_si512(row + tile_at(FORWARD_KEYS / 16, steps, j / 16, d), dims);
+        if (j + KEYS_AHEAD < count) prefetch_row(attni_k_row(job, tile, key + j + KEYS_AHEAD), dim);
+        if (j < count) prefetch_row(attni_v_row(job, tile, key + j), job->p->dim_v);
+        char *row = to + tile_at(FORWARD_KEYS / 16, steps, j / 16, 0) + j % 16 * 64;
+        for (int64_t d = 0; d < dim; d += 32, row += 2 * TILE_BYTES) {
+            const __mmask32 here = (__mmask32)((1ull << attni_min(32, dim - d)) - 1);
+            if (from == NULL)
+                _mm512_storeu_si512(row, _mm512_setzero_si512());
+            else if (dim - d >= 32)
+                _mm512_storeu_si512(row, _mm512_loadu_si512(from + d));
+            else
+                _mm512_storeu_si512(row, _mm512_maskz_loadu_epi16(here, from + d));
         }
     }
 }
@@ -127,10 +138,14 @@ static void load_values(const attni_job *job, const attni_tile *tile, const amx_
     for (int64_t t = 0; t < tiles; t++) {
         const __mmask16 here = (__mmask16)((1u << attni_min(16, dim - 16 * t)) - 1);
         float pairs[16 * SIMD_LANES];
+        const bool whole = count == STEP_KEYS && here == 0xffff;
         for (int64_t j = 0; j < STEP_KEYS; j += 2) {
             const __mmask16 low = j < count ? here : 0, high = j + 1 < count ? here : 0;
-            const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(low, rows[j] + 16 * t));
-            const __m512i b = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(high, rows[j + 1] + 16 * t));
+            const uint16_t *first = rows[j] + 16 * t, *second = rows[j + 1] + 16 * t;
+            const __m512i a = _mm512_cvtepu16_epi32(whole ? _mm256_loadu_si256((const void *)first)
+                                                          : _mm256_maskz_loadu_epi16(low, first));
+            const __m512i b = _mm512_cvtepu16_epi32(whole ? _mm256_loadu_si256((const void *)second)
+                                                          : _mm256_maskz_loadu_epi16(high, second));
             _mm512_storeu_si512(pairs + j / 2 * SIMD_LANES, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
         }
         float *at = (float *)(void *)(to + tile_at(tiles, FORWARD_KEYS / STEP_KEYS, t, in_block / STEP_KEYS));

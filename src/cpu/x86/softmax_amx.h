@@ -1,11 +1,14 @@
 /*
- * The softmax of a unit of scores while the tiles multiply others: P^T = 2^((S^T - m) scale) in pairs of
- * bf16, a pair of keys and a vector of rows at a time, so that the products' loops can take one between two
- * instructions of the tiles. 29 operations for 32 scores.
+ * The softmax of a unit of scores while the tiles multiply others: P^T = 2^(S^T scale - m scale) in pairs of
+ * bf16, a pair of keys at a time, so that the products' loops can take one, or half of one, between two
+ * instructions of the tiles. 26 operations for 32 scores.
  *
  * The instruction that rounds two vectors to bf16 (vcvtne2ps2bf16) takes as long as four others on Emerald
  * Rapids, and leaves pairs of rows, not of keys. So P is rounded by an integer addition to each. Cutting
  * without it saves two operations, and on peaked rows the error's norm was 1.36 times as large.
+ *
+ * m scale is rounded once, to the same number for all of a row, and what that is off by stands in each P alike, as 2^-24
+ * of its size. Where it is large that would be too much: there m is subtracted first, by itself (softmax_far).
  */
 #ifndef ATTNI_SOFTMAX_AMX_H
 #define ATTNI_SOFTMAX_AMX_H
@@ -13,78 +16,97 @@
 #include "cpu/forward_scores.h"
 #include "cpu/x86/exp2_amx.h"
 
+#define SOFTMAX_NEAR 4096.0f /* the largest size of m scale that is near */
+
 typedef struct softmax_state {
     const float *s; /* the next pair of keys */
     float *p;
     int64_t pairs; /* left */
-    int64_t taken; /* of them, between their first vector and their second */
     vf scale;
-    vf reference[FORWARD_NV];
-    vf sum[FORWARD_NV];      /* of P */
-    vf rounded[FORWARD_NV];  /* of P as bf16 */
-    __m512i top[FORWARD_NV]; /* the largest P of either key, as bf16 bits: ordered like integers */
+    vf reference[FORWARD_NV]; /* m, 0 for -inf */
+    vf offset[FORWARD_NV];    /* m scale */
+    vf sum[FORWARD_NV];       /* of P */
+    vf rounded[FORWARD_NV];   /* of P as bf16 */
 } softmax_state;
 
-/* One pair of keys, vector v. P is rounded ties up. Of a NaN nothing may be left: l has it. */
-SIMD_INLINE void softmax_pair(softmax_state *e, const int v, const float *s, float *p) {
+SIMD_INLINE vf softmax_exponent(const bool far, const softmax_state *e, const int v, vf s) {
+    const vf near = _mm512_fmsub_ps(s, e->scale, e->offset[v]);
+    if (!far) return near;
+    return vf_select(vf_greater(vf_abs(e->offset[v]), vf_set1(SOFTMAX_NEAR)),
+                     vf_mul(vf_sub(s, e->reference[v]), e->scale), near);
+}
+
+/* The next pair of keys, both vectors, in two halves; chains: low and high key of vector 0, then of vector 1. */
+SIMD_INLINE void softmax_begin_pair(const bool far, const softmax_state *e, exp2_chains *exp2) {
+    SIMD_UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        exp2->x[i] =
+            softmax_exponent(far, e, i / 2, vf_load(e->s + i % 2 * FORWARD_SUB_ROWS + i / 2 * SIMD_LANES));
+    exp2_begin(exp2);
+}
+
+/* P is rounded ties up. Of a NaN nothing may be left: l has it. */
+SIMD_INLINE void softmax_end_pair(softmax_state *e, exp2_chains *exp2) {
     const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32((int)0xffff0000);
-    const vf low = amx_exp2(0xffff, vf_mul(vf_sub(vf_load(s), e->reference[v]), e->scale));
-    const vf high =
-        amx_exp2(0xffff, vf_mul(vf_sub(vf_load(s + FORWARD_SUB_ROWS), e->reference[v]), e->scale));
-    const __m512i low_bits = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(low), half), mask);
-    const __m512i high_bits = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(high), half), mask);
-    const __m512i unit = _mm512_or_si512(_mm512_srli_epi32(low_bits, 16), high_bits);
-    _mm512_storeu_si512(p, unit);
-    e->sum[v] = vf_add(e->sum[v], vf_add(low, high));
-    e->rounded[v] =
-        vf_add(e->rounded[v], vf_add(_mm512_castsi512_ps(low_bits), _mm512_castsi512_ps(high_bits)));
-    e->top[v] = _mm512_max_epu16(e->top[v], unit);
-}
-
-SIMD_INLINE void softmax_advance(softmax_state *e, int64_t pairs) {
-    e->s += pairs * 2 * FORWARD_SUB_ROWS;
-    e->p += pairs * FORWARD_SUB_ROWS;
-    e->pairs -= pairs;
-}
-
-/*
- * Vector v of `most` pairs, or of those that are left. Calls with v = 0 and 1 alternate; both are of the same
- * pairs.
- */
-SIMD_INLINE void softmax_vector(softmax_state *e, const int v, int64_t most) {
-    if (v == 0) e->taken = attni_min(most, e->pairs);
-    const float *s = e->s + v * SIMD_LANES;
-    float *p = e->p + v * SIMD_LANES;
-    for (int64_t i = 0; i < e->taken; i++, s += 2 * FORWARD_SUB_ROWS, p += FORWARD_SUB_ROWS)
-        softmax_pair(e, v, s, p);
-    if (v == 1) softmax_advance(e, e->taken);
-}
-
-/*
- * The same without a loop for the two usual numbers of pairs, of which there are enough left: of one a vector at a
- * time, of two both vectors of one and then of the other. Else any number.
- */
-SIMD_INLINE void softmax_some(softmax_state *e, const int v, const int known, int64_t most) {
-    if (known == 0) {
-        softmax_vector(e, v, most);
-        return;
+    exp2_end(exp2);
+    vf bits[CHAINS];
+    SIMD_UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        bits[i] = _mm512_castsi512_ps(
+            _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(exp2->p[i]), half), mask));
+    TOGETHER(bits);
+    SIMD_UNROLL
+    for (int v = 0; v < FORWARD_NV; v++) {
+        const vf low = bits[2 * v], high = bits[2 * v + 1];
+        _mm512_storeu_si512(
+            e->p + v * SIMD_LANES,
+            _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high)));
+        e->sum[v] = vf_add(e->sum[v], vf_add(exp2->p[2 * v], exp2->p[2 * v + 1]));
+        e->rounded[v] = vf_add(e->rounded[v], vf_add(low, high));
     }
-    if (known == 2) softmax_pair(e, 1 - v, e->s + (1 - v) * SIMD_LANES, e->p + (1 - v) * SIMD_LANES);
-    softmax_pair(e, v, e->s + v * SIMD_LANES, e->p + v * SIMD_LANES);
-    if (known == 2 || v == 1) softmax_advance(e, 1);
+    /* now, not pairs later */
+    __asm__("" : "+v"(e->sum[0]), "+v"(e->sum[1]), "+v"(e->rounded[0]), "+v"(e->rounded[1]));
+    e->s += 2 * FORWARD_SUB_ROWS;
+    e->p += FORWARD_SUB_ROWS;
+    e->pairs--;
+}
+
+SIMD_INLINE void softmax_pairs(const bool far, softmax_state *e, int64_t count) {
+    for (; count > 0; count--) {
+        exp2_chains exp2;
+        softmax_begin_pair(far, e, &exp2);
+        softmax_end_pair(e, &exp2);
+    }
+}
+
+/*
+ * What stands beside product i of four, `most` pairs with each two products. Known: that it is one or two, and that so
+ * many are left; 0: any number.
+ */
+SIMD_INLINE void softmax_some(softmax_state *e, exp2_chains *exp2, const int i, const int known,
+                              int64_t most) {
+    if (known == 2)
+        softmax_pairs(false, e, 1);
+    else if (known == 1 && i % 2 == 0)
+        softmax_begin_pair(false, e, exp2);
+    else if (known == 1)
+        softmax_end_pair(e, exp2);
+    else if (i % 2 == 0)
+        softmax_pairs(false, e, attni_min(most, e->pairs));
 }
 
 /* All that are left. */
-static inline void softmax_rest(softmax_state *e) {
-    const int64_t pairs = e->pairs;
-    softmax_vector(e, 0, pairs);
-    softmax_vector(e, 1, pairs);
+static void softmax_rest(softmax_state *e) {
+    softmax_state s = *e; /* in registers */
+    softmax_pairs(false, &s, s.pairs);
+    *e = s;
 }
 
-/* Lanes in which either key's P is above 2^LAZY, or NaN. */
-SIMD_INLINE vmask softmax_outgrown(__m512i top) {
-    const __m512i high = _mm512_srli_epi32(top, 16), low = _mm512_and_si512(top, _mm512_set1_epi32(0xffff));
-    return _mm512_cmpgt_epi32_mask(_mm512_max_epi32(high, low), _mm512_set1_epi32(0x4380)); /* 2^8 in bf16 */
-}
+/* The same where some reference is far. */
+static void softmax_far(softmax_state *e) { softmax_pairs(true, e, e->pairs); }
+
+/* Lanes whose P of a unit add up to more than OUTGROWN, or to NaN. */
+#define OUTGROWN 0x1p16f
+SIMD_INLINE vmask softmax_outgrown(vf sum) { return _mm512_cmp_ps_mask(sum, vf_set1(OUTGROWN), _CMP_NLE_UQ); }
 
 #endif
