@@ -221,7 +221,8 @@ DEVICE bool next_tile(const attni_forward_sm90_params *p, shared_memory *memory,
  * One step of the pipeline: scores of this block, and under their softmax the product of the block before.
  *   first     a new tile begins here, and the last one ends with the product
  *   masked    a row may not see a key of the block
- *   previous  there is a block before: not in the very first step
+ *   previous  there is a block before: not in the very first step. Where JOINED that one issues a product, too, of
+ *             zeros and of what happens to lie in a slot, and nobody takes it
  */
 DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
                  matrix_state *at, float (&s)[BC / 2], u32 (&pr)[BC / 4], float (&o)[DV / 2],
@@ -230,8 +231,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const int values = value_block(at);
     const slots_at_hand slots = find_slots(w, at, values);
     const u32 k_stage = 8 * slots.k, v_stage = 8 * slots.v;
-    const bool turn = previous || at->blocks > 0;
-    wait_full(AT(k_full) + k_stage, at->blocks, previous ? w->warpgroup : 0);
+    const bool real = previous && (!JOINED || !first || at->tiles > 0), turn = real || at->blocks > 0;
+    wait_full(AT(k_full) + k_stage, at->blocks, real ? w->warpgroup : 0);
     if (turn) {
         take_turn(w->warpgroup);
     }
@@ -241,11 +242,13 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const row_sums last = {
         {at->sum[0], at->sum[1]}, {at->excess[0], at->excess[1]}, {at->reference[0], at->reference[1]}};
     float inverse[2];
-    if (first && previous && ROOMY && !TURNS) { /* under the scores' product */
+    if (first && real && ROOMY && !TURNS) { /* under the scores' product */
         finish_sums(p, memory, &last, at->tiles - 1, inverse);
     }
-    if (previous) {
+    if (real) {
         wait_full(AT(v_full) + v_stage, values, w->warpgroup);
+    }
+    if (previous) {
         wgmma_fence();
         issue_product(o, pr, w, slots.v, at->fresh);
     }
@@ -255,7 +258,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (!first) {
         free_storing_slot(w, at);
     }
-    if (first && previous && ROOMY && TURNS) {
+    if (first && real && ROOMY && TURNS) {
         finish_sums(p, memory, &last, at->tiles - 1, inverse);
     }
     if (previous) {
@@ -310,9 +313,9 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         at->sum[0] = at->sum[1] = at->excess[0] = at->excess[1] = 0.0f;
         at->wary = false;
     } else if (EXACT || (WARY && at->wary)) {
-        if (__any_sync(0xffffffffu, (thread_bound(s, 0, &shape) > at->limit[0]) |
-                                        (thread_bound(s, 1, &shape) > at->limit[1]))) {
-            move_references(s, at, &shape, factor);
+        const float bound[2] = {thread_bound(s, 0, &shape), thread_bound(s, 1, &shape)};
+        if (__any_sync(0xffffffffu, (bound[0] > at->limit[0]) | (bound[1] > at->limit[1]))) {
+            move_references(s, bound, at, &shape, factor);
         }
     }
     int widest = 0;
@@ -325,10 +328,11 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
             exponents(s, i, early + i * 4, at, &shape, &widest);
             raise(early + i * 4, sum);
         }
-        mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), early[3]);
+        mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(),
+                              HIDDEN ? (sum[0] + sum[1]) + (sum[2] + sum[3]) : early[3]);
         wgmma_wait_for_all(o);
         wgmma_hold(s);
-        mbarrier_arrive_if(AT(v_empty) + v_stage, is_chosen_lane());
+        mbarrier_arrive_if(AT(v_empty) + v_stage, is_chosen_lane() && real);
 #pragma unroll
         for (int i = 0; i < EARLY * 4; i++) {
             asm volatile("" : "+f"(early[i])); /* packed no sooner */
@@ -337,7 +341,9 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         for (int i = 0; i < EARLY * 2; i++) {
             pr[i] = pack_16(early[2 * i], early[2 * i + 1]);
         }
-        probabilities(s, pr, at, sum, &shape, &widest, EARLY, GROUPS);
+        if (EARLY < GROUPS) {
+            probabilities(s, pr, at, sum, &shape, &widest, EARLY, GROUPS);
+        }
     } else {
         mbarrier_arrive_if(AT(k_empty) + k_stage, is_chosen_lane());
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
@@ -385,7 +391,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         drop(pr, &p->forward, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at), at->block);
     }
 
-    if (first && previous) {
+    if (first && real) {
         if (!ROOMY) {
             finish_sums(p, memory, &last, at->tiles - 1, inverse);
         }
@@ -411,7 +417,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     matrix_place w;
     at.reference[0] = at.reference[1] = at.sum[0] = at.sum[1] = at.limit[0] = at.limit[1] = 0.0f;
     at.excess[0] = at.excess[1] = 0.0f;
-    at.wary = at.settled = false;
+    at.wary = at.settled = at.fresh = false;
     at.blocks = at.values = at.tiles = at.taken = 0;
     at.storing = -1;
     w.shared = shared;
@@ -426,43 +432,59 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     for (int i = 0; i < DV / 2; i++) {
         o[i] = 0.0f;
     }
+#pragma unroll
+    for (int i = 0; i < BC / 4; i++) {
+        pr[i] = 0;
+    }
     if (TURNS && warpgroup == WGS - 1) {
         named_barrier_arrive(TURN, 256);
     }
     if (!open_tile(p, memory, &w, &at)) {
         return;
     }
-    step(p, memory, &w, &at, s, pr, o, true, true, false);
+    bool first = true;
 #pragma unroll 1
     while (GENERAL) { /* one step for all blocks: it is long */
-        const bool first = at.block == at.begin;
+        step(p, memory, &w, &at, s, pr, o, first, true, true);
+        first = at.block == at.begin;
         if (first && !next_tile(p, memory, &w, &at)) {
             break;
         }
         at.block -= first ? 0 : 1;
-        step(p, memory, &w, &at, s, pr, o, first, true, true);
+    }
+    if (!JOINED) {
+        step(p, memory, &w, &at, s, pr, o, true, true, false);
     }
 #pragma unroll 1
     while (!GENERAL) {
-#pragma unroll 1
-        while (LIMITED && at.block > at.begin && at.block > at.whole_end) {
-            at.block--;
-            step(p, memory, &w, &at, s, pr, o, false, true, true);
+        if (JOINED) {
+            step(p, memory, &w, &at, s, pr, o, true, true, true);
         }
 #pragma unroll 1
-        while (at.block > whole_begin_of(&at)) {
-            at.block--;
-            step(p, memory, &w, &at, s, pr, o, false, false, true);
-        }
+        do { /* a window's blocks at both ends are one step's where JOINED */
 #pragma unroll 1
-        while (MASK == 2 && at.block > at.begin) {
+            while (LIMITED && at.block > at.begin &&
+                   (at.block > at.whole_end || (WINDOW_JOINED && at.block <= at.whole_begin))) {
+                at.block--;
+                step(p, memory, &w, &at, s, pr, o, false, true, true);
+            }
+#pragma unroll 1
+            while (at.block > whole_begin_of(&at)) {
+                at.block--;
+                step(p, memory, &w, &at, s, pr, o, false, false, true);
+            }
+        } while (WINDOW_JOINED && at.block > at.begin);
+#pragma unroll 1
+        while (MASK == 2 && !WINDOW_JOINED && at.block > at.begin) {
             at.block--;
             step(p, memory, &w, &at, s, pr, o, false, true, true);
         }
         if (!next_tile(p, memory, &w, &at)) {
             break;
         }
-        step(p, memory, &w, &at, s, pr, o, true, true, true);
+        if (!JOINED) {
+            step(p, memory, &w, &at, s, pr, o, true, true, true);
+        }
     }
     const int values = value_block(&at);
     mbarrier_wait(AT(v_full) + 8 * (values % STAGES), values / STAGES & 1);

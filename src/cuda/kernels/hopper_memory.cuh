@@ -81,6 +81,10 @@
 #define LAZY (BIAS && !LIMITED && WGS > 2) /* a bias joins its scores two column groups at a time */
 #endif
 #define ROOMY ((WGS == 2 && !SLICED) || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
+/* The very first step is one like the others that begin a tile, and a window's blocks at both ends are one step's: a
+ * quarter to a third less to compile. Elsewhere registers are too few, or it costs 1 to 2% of the time. */
+#define JOINED (GENERAL || (WGS == 2 && D <= 192 && (MASK == 2 || ALIBI)))
+#define WINDOW_JOINED (MASK == 2 && WGS == 2)
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
@@ -122,6 +126,10 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 #endif
 #define LOWEST (-3.402823466e38f) /* the reference of a row that has seen nothing */
 
+/* The wait for P V comes after all EARLY groups' exponentials, and not as soon as the assembler likes, after four of
+ * them: 2 to 8% of the time where two warpgroups share the tensor core. */
+#define HIDDEN (WGS == 2 && !SLICED && !SOFTCAP && !GENERAL && !(BF16 && LIMITED && D > 192))
+
 /* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
 #if F8 && !TURNED
 #define PRODUCER_REGISTERS 40 /* its warps turn V */
@@ -142,7 +150,7 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 /* What the producer says of a tile beside its coordinates. */
 struct tile_record {
     tile_facts facts;
-    i64 lse;         /* of the tile's first row, in elements */
+    i64 lse; /* of the tile's first row, in elements */
     float score_scale, value_scale; /* F8: what raw scores and P V are multiplied by */
     int4 view
         [WGS]; /* of each warpgroup: its first block (-1: no more tiles), the tile's last one, and the blocks

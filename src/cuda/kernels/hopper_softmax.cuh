@@ -240,15 +240,21 @@ DEVICE float limit_of(float reference, float total) {
 }
 
 /*
- * Where maxima come first: moves the references that a block has outgrown; factor is what that makes of o. With
+ * Where maxima come first: moves the references that a block has outgrown; factor is what that makes of o. bound:
+ * thread_bound of the rows; a row's largest is its maximum, if above 0. With
  * EXACT a reference moves as soon as a p is more than half of the row's sum so far, so that a term that dominates its
  * row has a p of 1, which 16 bits hold without rounding.
  */
-DEVICE void move_references(const float (&s)[BC / 2], matrix_state *at, const score_shape *shape,
-                            float (&factor)[2]) {
+DEVICE void move_references(const float (&s)[BC / 2], const float (&bound)[2], matrix_state *at,
+                            const score_shape *shape, float (&factor)[2]) {
+    float tops[2] = {quad_max(bound[0]), quad_max(bound[1])};
+    if (__any_sync(0xffffffffu, !(tops[0] > 0.0f) | !(tops[1] > 0.0f))) {
+        tops[0] = quad_max(thread_maximum(s, 0, shape));
+        tops[1] = quad_max(thread_maximum(s, 1, shape));
+    }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float top = quad_max(thread_maximum(s, half, shape)), old = at->reference[half];
+        const float top = tops[half], old = at->reference[half];
         float total = EXACT ? quad_sum(at->sum[half]) : 0.0f;
         if (top > limit_of(old, total)) {
             at->reference[half] = reference_of(top);

@@ -330,12 +330,15 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->early = few || limited || (shaped && shaped != ATTNI_SM90_BIAS) ? 2 : 4;
     } else if (widest <= 128) {
         t->q_slots = 3;
-        t->turns = !limited || shaped == ATTNI_SM90_SHAPED || shaped == ATTNI_SM90_BIAS;
+        t->turns = shaped != ATTNI_SM90_GENERAL;
+        t->early = shaped ? 4 : 6;
     } else if (widest <= 192) {
         t->bc = t->dv <= 128 ? 128 : 96;
+        t->turns = !limited;
+        t->early = limited ? 6 : t->dv <= 128 ? 4 : 8;
     } else {
         t->bc = 64;
-        t->early = 2;
+        t->early = 6;
     }
     if (shaped == ATTNI_SM90_BIAS) {
         t->bias_slots = widest <= 64 ? 2 : 1;
