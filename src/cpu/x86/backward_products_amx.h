@@ -100,10 +100,10 @@ SIMD_INLINE void multiply_block(const int high, const int wide, const bool zero,
     if (high > 1) BEGIN_SUMS(2, lower);
     if (high > 1 && wide > 1) BEGIN_SUMS(3, lower + x.right);
     for (int64_t i = 0; i < steps; i++, a += PAIR_BYTES, b += PAIR_BYTES) {
-        TILE_LOAD(4, a, 64);
+        TILE_STREAM(4, a, 64);
         TILE_LOAD(6, b, 64);
         if (wide > 1) TILE_LOAD(7, b + TILE_BYTES, 64);
-        if (high > 1) TILE_LOAD(5, a + TILE_BYTES, 64);
+        if (high > 1) TILE_STREAM(5, a + TILE_BYTES, 64);
         beside(0, kind, guest, pairs);
         TILE_DOT(0, 4, 6);
         beside(1, kind, guest, pairs);
@@ -125,8 +125,8 @@ SIMD_INLINE void multiply_few(const int kind, float *c, const char *a, amx_eleme
     for (int half = 0; half < 2; half++, a += TILE_BYTES, c += 16 * FORWARD_SUB_ROWS) {
         TILE_ZERO(0);
         TILE_ZERO(1);
-        TILE_LOAD(2, a, 64);
-        TILE_LOAD(3, a + PAIR_BYTES, 64);
+        TILE_STREAM(2, a, 64);
+        TILE_STREAM(3, a + PAIR_BYTES, 64);
         beside(0, kind, guest, pairs);
         TILE_DOT(0, 2, 4);
         beside(1, kind, guest, pairs);
@@ -214,8 +214,8 @@ SIMD_INLINE void multiply_added(const int steps, float *c, int64_t down, const c
         const char *from = a + r / 2 * apart + r % 2 * TILE_BYTES;
         TILE_ZERO(0);
         TILE_ZERO(1);
-        TILE_LOAD(2, from, 64);
-        if (steps > 1) TILE_LOAD(3, from + PAIR_BYTES, 64);
+        TILE_STREAM(2, from, 64);
+        if (steps > 1) TILE_STREAM(3, from + PAIR_BYTES, 64);
         if (r < 2) {
             TILE_DOT(0, 2, 4);
             TILE_PAUSE();

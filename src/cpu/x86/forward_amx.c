@@ -183,10 +183,10 @@ SIMD_INLINE void multiply_block(const int high, const int known, float *c, const
         BEGIN_SUMS(3, lower + 16);
     }
     for (int64_t j = 0; j < steps; j++, a += high * TILE_BYTES, b += 16 * FORWARD_SUB_ROWS) {
-        TILE_LOAD(4, a, 64);
+        TILE_STREAM(4, a, 64);
         TILE_LOAD(6, b, ROW_BYTES);
         TILE_LOAD(7, b + 16, ROW_BYTES);
-        if (high > 1) TILE_LOAD(5, a + TILE_BYTES, 64);
+        if (high > 1) TILE_STREAM(5, a + TILE_BYTES, 64);
         softmax_some(guest, &exp2, 0, known, pairs);
         TILE_DOT(0, 4, 6);
         softmax_some(guest, &exp2, 1, known, pairs);
@@ -222,8 +222,8 @@ SIMD_INLINE void multiply_few(const int steps, const int known, float *c, const 
         const char *from = a + r / 2 * 2 * steps * TILE_BYTES + r % 2 * TILE_BYTES;
         TILE_ZERO(0);
         TILE_ZERO(1);
-        TILE_LOAD(2, from, 64);
-        if (steps > 1) TILE_LOAD(3, from + 2 * TILE_BYTES, 64);
+        TILE_STREAM(2, from, 64);
+        if (steps > 1) TILE_STREAM(3, from + 2 * TILE_BYTES, 64);
         softmax_some(guest, &exp2, 0, known, pairs);
         TILE_DOT(0, 2, 4);
         softmax_some(guest, &exp2, 1, known, pairs);

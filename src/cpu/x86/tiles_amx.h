@@ -62,6 +62,7 @@ __attribute__((no_sanitize("address", "undefined"))) static inline void tile_dot
 #define TILE_END() ((void)0)
 #define TILE_ZERO(t) memset(&tiles_in_c[t], 0, sizeof tiles_in_c[t])
 #define TILE_LOAD(t, from, stride) tile_load_in_c(t, from, stride)
+#define TILE_STREAM(t, from, stride) tile_load_in_c(t, from, stride)
 #define TILE_STORE(t, to, stride) tile_store_in_c(t, to, stride)
 #define TILE_DOT(c, a, b) tile_dot_in_c(c, a, b)
 #define TILE_PAUSE() ((void)0)
@@ -90,6 +91,8 @@ static inline void tile_begin(void) {
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : :)
 #define TILE_LOAD(t, from, stride)                                                                           \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"((int64_t)(stride)) : "memory")
+#define TILE_STREAM(t, from, stride) /* of what L1 need not keep */                                          \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(from), "r"((int64_t)(stride)) : "memory")
 #define TILE_STORE(t, to, stride)                                                                            \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"((int64_t)(stride)) : "memory")
 #define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
