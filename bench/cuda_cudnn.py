@@ -407,7 +407,7 @@ def main():
     rows = []
     with open(options.csv or os.devnull, "w", newline="") as file:
         file.write(f"# {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, torch {torch.__version__}: "
-                   f"{os.path.basename(sys.argv[0])} {' '.join(sys.argv[2:])}\n")
+                   f"bench/cuda_cudnn.py --suites {','.join(options.suites)}\n")
         writer = None
         for group in groups:
             made = list(measure(library, group, flush))

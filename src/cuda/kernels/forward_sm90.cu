@@ -19,7 +19,7 @@
  * spill nothing.
  *
  * H200, bf16, 16k tokens, hidden size 2048, 8192 keys, full / causal, TFLOP/s (cuDNN through torch, same
- * run): dim 64 617/584 (453/439), 128 742/738 (647/534), 256 782/718 (680/559).
+ * run): dim 64 633/593 (465/445), 128 785/788 (618/598), 256 782/774 (668/597).
  * What was tried: docs/schedules/forward_sm90.md.
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
