@@ -84,7 +84,7 @@
 /* The very first step is one like the others that begin a tile, and a window's blocks at both ends are one step's: a
  * quarter to a third less to compile. Elsewhere registers are too few, or it costs 1 to 2% of the time. */
 #define JOINED (GENERAL || (WGS == 2 && D <= 192 && (MASK == 2 || ALIBI)))
-#define WINDOW_JOINED (MASK == 2 && WGS == 2)
+#define WINDOW_JOINED (MASK == 2 && WGS == 2 && D != 256)
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
@@ -128,7 +128,8 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 
 /* The wait for P V comes after all EARLY groups' exponentials, and not as soon as the assembler likes, after four of
  * them: 2 to 8% of the time where two warpgroups share the tensor core. */
-#define HIDDEN (WGS == 2 && !SLICED && !SOFTCAP && !GENERAL && !(BF16 && LIMITED && D > 192))
+#define HIDDEN                                                                                               \
+    (WGS == 2 && !SLICED && !SOFTCAP && !GENERAL && !(D > 192 && (MASK == 2 || (BF16 && MASK == 1))))
 
 /* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
 #if F8 && !TURNED
