@@ -242,7 +242,7 @@ __attribute__((target("avx512f"))) static uint64_t read_6(const char *from, size
  * What is tried. Of 1 to 16 streams and 0 to 64 lines ahead, 4 and 16 read fastest with one prefetch, on one thread
  * and on two; with a second one six streams are at times faster still, beside a busy hardware thread by 5%.
  */
-static size_t read_loops(read_fn loops[2]) {
+static size_t read_loops(read_fn loops[BENCH_READ_LOOPS]) {
 #if X86
     if (__builtin_cpu_supports("avx512f")) {
         loops[0] = read_4;
@@ -330,22 +330,22 @@ double bench_peak_gflops(bench_peak peak, int threads) {
     return rate;
 }
 
-double bench_peak_read(const void *memory, size_t bytes, int threads) {
+int bench_peak_read_loops(void) {
+    read_fn loops[BENCH_READ_LOOPS];
+    return (int)read_loops(loops);
+}
+
+double bench_peak_read(const void *memory, size_t bytes, int threads, int loop) {
     member *members = calloc((size_t)threads, sizeof *members);
     if (members == NULL) return 0;
     const size_t lines = bytes / LINE / (size_t)threads;
-    read_fn loops[2];
-    const size_t count = read_loops(loops);
-    double best = 0;
-    for (size_t loop = 0; loop < count; loop++) {
-        peak_team team = {.flops = NULL, .read = loops[loop]};
-        for (int i = 0; i < threads; i++)
-            members[i] = (member){
-                .team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
-        const double seconds = run_team(&team, members, threads);
-        const double rate = seconds > 0 ? (double)(lines * LINE * (size_t)threads) / seconds * 1e-9 : 0;
-        if (rate > best) best = rate;
-    }
+    read_fn loops[BENCH_READ_LOOPS];
+    read_loops(loops);
+    peak_team team = {.flops = NULL, .read = loops[loop]};
+    for (int i = 0; i < threads; i++)
+        members[i] =
+            (member){.team = &team, .from = (const char *)memory + (size_t)i * lines * LINE, .lines = lines};
+    const double seconds = run_team(&team, members, threads);
     free(members);
-    return best;
+    return seconds > 0 ? (double)(lines * LINE * (size_t)threads) / seconds * 1e-9 : 0;
 }

@@ -21,7 +21,12 @@ double bench_peak_bfmmla(int64_t rounds, const float *data, float *sink);
  */
 double bench_peak_gflops(bench_peak peak, int threads);
 
-/* One sample: GB/s at which threads together read bytes of memory, each its own part, by the fastest loop known. */
-double bench_peak_read(const void *memory, size_t bytes, int threads);
+/*
+ * One sample: GB/s at which threads together read bytes of memory, each its own part, by loop number loop of so many.
+ * Which is the fastest depends on the neighbours: the ceiling is the larger of their medians.
+ */
+enum { BENCH_READ_LOOPS = 2 };
+int bench_peak_read_loops(void);
+double bench_peak_read(const void *memory, size_t bytes, int threads, int loop);
 
 #endif

@@ -35,7 +35,9 @@ static io_chip measure_cpu(void) {
     if (memory != NULL) memset(memory, 1, bytes);
     for (int i = 0; i < SAMPLES; i++) {
         flops[i] = bench_peak_gflops(BENCH_PEAK_FMA, chip.processors) * 1e9;
-        reads[i] = memory != NULL ? bench_peak_read(memory, bytes, chip.processors) * 1e9 : 0;
+        reads[i] = memory != NULL
+                       ? bench_peak_read(memory, bytes, chip.processors, i % bench_peak_read_loops()) * 1e9
+                       : 0;
     }
     free(memory);
     chip.flops_32 = chip.flops_16 =
