@@ -84,10 +84,11 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *t) {
     const int bf16 = shape->dtype == ATTN_BF16;
-    const int shaped = shape->general                   ? ATTNI_SM90_GENERAL
-                       : shape->bias                    ? ATTNI_SM90_BIAS
-                       : shape->softcap || shape->alibi ? ATTNI_SM90_SHAPED
-                                                        : ATTNI_SM90_PLAIN;
+    const int shaped = shape->general   ? ATTNI_SM90_GENERAL
+                       : shape->bias    ? ATTNI_SM90_BIAS
+                       : shape->softcap ? ATTNI_SM90_SOFTCAP
+                       : shape->alibi   ? ATTNI_SM90_ALIBI
+                                        : ATTNI_SM90_PLAIN;
     const int rows =
         shape->bias && !bf16 ? 0 : (int)shape->seqlen_q; /* in f16 the tile for many would spill */
     attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, shaped, rows, t);
@@ -252,15 +253,15 @@ static attni_forward_tiles pack_heads(attni_forward_params *f, const attni_forwa
 }
 
 /*
- * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + tanh_terms[1] x^4) to within 8e-8 for |x| up to 1/4
+ * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + tanh_terms[1] x^4) to within 1.4e-7 for |x| up to 0.27
  * (minimax, the first term held at 1, so that what is far below the cap is exact), and x is a raw number times the
  * scale over the cap.
  */
 static void fill_cap(attni_forward_sm90_params *p) {
-    static const double tanh_terms[] = {-3.3322915e-01, 1.2846043e-01};
+    static const double tanh_terms[] = {-3.3319254e-01, 1.2767748e-01};
     const double over_cap = fabs((double)p->forward.scale) / (double)p->forward.softcap;
     double factor = fabs((double)p->forward.scale) * 1.4426950408889634; /* to powers of two */
-    p->cap_square = (float)(0.0625 / (over_cap * over_cap));
+    p->cap_square = (float)(0.27 * 0.27 / (over_cap * over_cap));
     p->cap[0] = (float)factor;
     for (int i = 1; i < 3; i++) {
         factor *= over_cap * over_cap;

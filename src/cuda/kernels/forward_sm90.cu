@@ -24,6 +24,7 @@
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
  */
+#include "hopper_alibi.cuh"
 #include "hopper_finish.cuh"
 #include "hopper_memory.cuh"
 #include "hopper_options.cuh"
@@ -58,8 +59,6 @@ struct matrix_place {
 /* One lane of the warp. An election takes no register; a kept predicate, where there are registers, no time. */
 DEVICE bool is_chosen_lane(void) { return DV > 192 || WGS > 2 ? elect_lane() : (threadIdx.x & 31) == 0; }
 
-DEVICE int whole_begin_of(const matrix_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
-
 /* The block whose V is taken next: the one before, of which P is. */
 DEVICE int value_block(const matrix_state *at) { return PASSING ? at->values : at->blocks - 1; }
 
@@ -81,8 +80,8 @@ DEVICE slots_at_hand find_slots(const matrix_place *w, const matrix_state *at, i
     return slots;
 }
 
-/* S = Q K^T of a block. */
-DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, const slots_at_hand *slots) {
+/* S = Q K^T of a block. LINED: with a line of ALiBi, whose left operand this is. */
+DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, const slots_at_hand *slots, u64 slope) {
     const u32 q = w->q + slots->q * ((APART ? 1 : PARTS) * Q_PART_BYTES >> 4),
               k = w->k + slots->k * (K_BYTES >> 4);
 #pragma unroll
@@ -90,6 +89,9 @@ DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, const slots_
         wgmma_shared(s, wgmma_descriptor(q + i / 4 * (O_CHUNK_BYTES >> 4) + i % 4 * 2),
                      wgmma_descriptor(k + i / 4 * (CHUNK_BYTES >> 4) + i % 4 * 2), i > 0);
     }
+#if LINED
+    wgmma_turned(s, slope, places_operand(w->shared));
+#endif
     wgmma_commit();
 }
 
@@ -112,6 +114,15 @@ DEVICE void free_storing_slot(const matrix_place *w, matrix_state *at) {
             mbarrier_arrive(w->shared + OFFSET(q_empty) + 8 * at->storing);
         }
         at->storing = -1;
+    }
+}
+
+/* Where O does not leave from it, a Q slot is free after a tile's last scores. */
+DEVICE void free_read_slot(const matrix_place *w, const matrix_state *at) {
+    if (DIRECT) {
+        const u32 turn = queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup));
+        mbarrier_arrive_if(w->shared + OFFSET(q_empty) + 8 * (turn % Q_BARRIERS),
+                           is_chosen_lane() && at->block == at->begin);
     }
 }
 
@@ -178,10 +189,14 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
         at->whole_begin = uniform(view.z);
     }
     at->whole_end = uniform(view.w);
-    if (ALIBI) {
+    if (IDLING) {
         const tile_facts *t = &memory->tile[at->tiles % RECORDS].facts;
-        at->slope = p->forward.alibi[t->batch * p->forward.alibi_stride_batch + t->head] * ATTNI_LOG2E;
+        at->idle =
+            uniform(t->row0 + place_in_tile(at->tiles, w->warpgroup) * part_of(&p->forward) >= t->rows);
     }
+#if LINED
+    find_lines(memory, place_in_tile(at->tiles, w->warpgroup), at);
+#endif
     if (p->forward.scale <= 0.0f) {
         turn_queries((u32 *)memory->q[APART ? slot : slot * PARTS + this_part()], p->forward.scale);
         fence_async_proxy();
@@ -236,9 +251,15 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (turn) {
         take_turn(w->warpgroup);
     }
+#if LINED
+    const bool line = !masked || is_line(at);
+    const u64 slope = slope_operand(shared, at, line);
+#else
+    const u64 slope = 0;
+#endif
     wgmma_hold(o);
     wgmma_fence();
-    issue_scores(s, w, &slots);
+    issue_scores(s, w, &slots, slope);
     const row_sums last = {
         {at->sum[0], at->sum[1]}, {at->excess[0], at->excess[1]}, {at->reference[0], at->reference[1]}};
     float inverse[2];
@@ -261,25 +282,28 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (first && real && ROOMY && TURNS) {
         finish_sums(p, memory, &last, at->tiles - 1, inverse);
     }
+    score_shape shape = {w->scale, {0.0f, 0.0f}, {0.0f, 0.0f},           POLYNOMIAL,
+                         p->cap,   p->cap[1],    p->forward.batch >> 31, {true, 0, 0, 0.0f}};
+#if LINED
+    set_line(memory, place_at_hand(at), at, line, &shape);
+    if (!masked) {
+        ready_line(at, &shape);
+    }
+#endif
     if (previous) {
         wgmma_wait_but_one(s);
     } else {
         wgmma_wait_for_all(s);
     }
-    if (DIRECT) {
-        mbarrier_arrive_if(
-            AT(q_empty) + 8 * (queries_turn(at->tiles, place_in_tile(at->tiles, w->warpgroup)) % Q_BARRIERS),
-            is_chosen_lane() && at->block == at->begin);
-    }
-    score_shape shape = {w->scale, 0.0f,      {0.0f, 0.0f},           POLYNOMIAL,
-                         p->cap,   p->cap[1], p->forward.batch >> 31, {true, 0, 0, 0.0f}};
+    free_read_slot(w, at);
     if (SOFTCAP && (masked || !POLYNOMIAL)) {
         cap_scores(s, w->scale, w->to_exponent, are_small(s, p->cap_square), &shape);
     }
-    if (ALIBI) {
-        slope_scores(s, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at), at->block,
-                     masked || EXACT, at->slope, &shape);
+#if ALIBI
+    if (!LINED || (masked && !line)) {
+        slope_scores(s, memory, place_at_hand(at), at, &shape);
     }
+#endif
 #if BIAS
     shape.bias = await_bias(shared, this_thread(), at->taken++, p->bias_factor);
     if (first || masked || !LAZY) {
@@ -317,6 +341,10 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         if (__any_sync(0xffffffffu, (bound[0] > at->limit[0]) | (bound[1] > at->limit[1]))) {
             move_references(s, bound, at, &shape, factor);
         }
+    }
+    if (ALIBI && (masked || !LINED)) {
+        shape.low[0] = below(&shape, 0, at->reference[0]);
+        shape.low[1] = below(&shape, 1, at->reference[1]);
     }
     int widest = 0;
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -410,6 +438,26 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     at->blocks++;
 }
 
+/* A step of a warpgroup that has no rows in the tile: it keeps the others' pace, and leaves them the tensor core. What the
+ * next tile's first step makes of this one's P goes nowhere. */
+DEVICE void idle_step(const matrix_place *w, matrix_state *at) {
+    const u32 shared = w->shared;
+    const int values = value_block(at);
+    const slots_at_hand slots = find_slots(w, at, values);
+    wait_full(AT(k_full) + 8 * slots.k, at->blocks, w->warpgroup);
+    take_turn(w->warpgroup);
+    wait_full(AT(v_full) + 8 * slots.v, values, w->warpgroup);
+    pass_turn(w->warpgroup);
+    free_storing_slot(w, at);
+    free_read_slot(w, at);
+    mbarrier_arrive_if(AT(k_empty) + 8 * slots.k, is_chosen_lane());
+    mbarrier_arrive_if(AT(v_empty) + 8 * slots.v, is_chosen_lane());
+    if (PASSING) {
+        at->values = at->blocks;
+    }
+    at->blocks++;
+}
+
 DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, int warpgroup) {
     float s[BC / 2], o[DV / 2];
     u32 pr[BC / 4];
@@ -417,8 +465,8 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     matrix_place w;
     at.reference[0] = at.reference[1] = at.sum[0] = at.sum[1] = at.limit[0] = at.limit[1] = 0.0f;
     at.excess[0] = at.excess[1] = 0.0f;
-    at.wary = at.settled = at.fresh = false;
-    at.blocks = at.values = at.tiles = at.taken = 0;
+    at.wary = at.settled = at.idle = at.fresh = false;
+    at.blocks = at.values = at.tiles = at.taken = at.blocks_left = 0;
     at.storing = -1;
     w.shared = shared;
     w.warpgroup = warpgroup;
@@ -461,6 +509,23 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
             step(p, memory, &w, &at, s, pr, o, true, true, true);
         }
 #pragma unroll 1
+        while (IDLING && at.idle && (LINED ? at.blocks_left > 0 : at.block > at.begin)) {
+            at.block--;
+            at.blocks_left--;
+            idle_step(&w, &at);
+        }
+#if LINED
+#pragma unroll 1
+        for (; at.blocks_left > 0; at.blocks_left--) { /* which are lines does not go by the mask alone */
+            at.block = at.block > at.begin ? at.block - 1 : at.last;
+            if (is_line(&at)) {
+                step(p, memory, &w, &at, s, pr, o, false, false, true);
+            } else {
+                step(p, memory, &w, &at, s, pr, o, false, true, true);
+            }
+        }
+#else
+#pragma unroll 1
         do { /* a window's blocks at both ends are one step's where JOINED */
 #pragma unroll 1
             while (LIMITED && at.block > at.begin &&
@@ -479,6 +544,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
             at.block--;
             step(p, memory, &w, &at, s, pr, o, false, true, true);
         }
+#endif
         if (!next_tile(p, memory, &w, &at)) {
             break;
         }
@@ -545,6 +611,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         prefetch_tensor_map(&p.k);
         prefetch_tensor_map(&p.v);
     }
+#if LINED
+    write_places(memory);
+#endif
     __syncthreads();
     if (warpgroup == WGS) {
         registers_give(PRODUCER_REGISTERS);

@@ -69,6 +69,11 @@
 #ifndef GENERAL
 #define GENERAL 0
 #endif
+/* ALiBi joins the scores in their product, where it is a line; maxima that are to be exact see it added. */
+#define LINED (ALIBI && !EXACT && !SOFTCAP)
+/* Without a mask a tile's first block is then that of its last row: the others' scores are lower, and a reference that was
+ * made far from a row would move with each block on the way to it. From the first block of all it goes on at the last. */
+#define ROTATED (LINED && MASK == 0)
 /* A softcap is a polynomial within the exponentials; beside other options scores are capped before. */
 #define POLYNOMIAL (SOFTCAP && !ALIBI && !EXACT)
 #ifndef AHEAD
@@ -88,6 +93,7 @@
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
+#define IDLING (LENGTHS && !GENERAL && !BIAS && !SLICED) /* many tiles are cut */
 /* Which 64 rows of a tile a warpgroup takes. Where PASSING those of the last rows have the most blocks, so warpgroups
  * change places from tile to tile; with turns that costs 1% and gains nothing. */
 DEVICE int place_in_tile(u32 tile, int warpgroup) {
@@ -160,6 +166,17 @@ struct tile_record {
 };
 static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h knows the size of a record");
 
+#if ALIBI
+/* Of a tile's ALiBi. As a left operand: 8 rows of 16 bytes, all alike, that serve as all its rows. */
+struct alibi_record {
+    u16 pieces[2][8][8]; /* of the slope, and of it negative */
+    float slope; /* in powers of two */
+    int lined; /* the pieces hold it: blocks may be lines */
+    int unused[2];
+};
+static_assert(sizeof(alibi_record) == ATTNI_SM90_ALIBI_BYTES, "params.h knows its size");
+#endif
+
 #if F8
 #include "hopper_f8_memory.cuh"
 #else
@@ -169,6 +186,11 @@ struct shared_memory {
     u16 v[STAGES][SLICES * CHUNKS(DV)][BC * 64];
 #if BIAS
     u16 bias[WGS][BIAS][CHUNKS(BC)][64 * 64];
+#endif
+#if ALIBI
+    u16 places[ATTNI_SM90_PLACES(BC) / 2]; /* of a block's keys, as a right operand: hopper_alibi.cuh */
+    u16 no_slope[8][8]; /* zeros, for blocks that are no lines */
+    alibi_record alibi[RECORDS];
 #endif
     tile_record tile[RECORDS];
     /* mbarriers              arrived at by                          waited for by */

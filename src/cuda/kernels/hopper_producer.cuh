@@ -9,6 +9,10 @@
 
 #include "hopper_memory.cuh"
 #include "ptx_sm90.cuh"
+#include "softmax.cuh"
+
+#define PIECE_SHIFT(i) ((i) == 0 ? 0 : (i) == 1 ? 11 : 14) /* ALIBI */
+DEVICE float power_of_two(int n) { return __int_as_float((127 + n) << 23); }
 
 /* ---------------------------------------------------------------- the producer: one thread, that copies */
 
@@ -154,7 +158,7 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             }
         }
         const int last = t->block_begin * BC;
-        at.row = (t->block_end - 1) * BC;
+        at.row = (ROTATED ? r->view[0].x : t->block_end - 1) * BC;
         at.head = divide(t->head, &p->forward.by_gqa);
         if (t->keys == 0) {
             at.head = p->forward.heads_kv; /* outside: zeros */
@@ -177,7 +181,12 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             load_apart(p, t, shared, count, Q_PARTS - WGS, WGS);
         }
 #pragma unroll 1
-        while (at.row >= last) {
+        for (int left = t->block_end - t->block_begin; ROTATED && left > 0; left--) {
+            load_keys(p, shared, &at);
+            at.row = at.row >= last ? at.row : (t->block_end - 1) * BC;
+        }
+#pragma unroll 1
+        while (!ROTATED && at.row >= last) {
             load_keys(p, shared, &at);
         }
     }
@@ -243,6 +252,9 @@ DEVICE void view_record(tile_record *r, int warpgroup, int place, int part) {
         view.x = max(begin, min(end, (max(0, last + t->last_key + 1) + BC - 1) / BC) - 1);
         r->passed[warpgroup] = end - 1 - view.x;
     }
+    if (ROTATED) {
+        view.x = max(begin, min(end - 1, (t->row0 + BR - 1 + t->distance) / BC));
+    }
     view.y = begin;
     view.z = MASK == 2 ? max(begin, (max(0, last + t->first_key) + BC - 1) / BC) : begin;
     view.w = max(0, LIMITED ? min(t->keys, first + t->last_key + 1) : t->keys) / BC;
@@ -257,6 +269,34 @@ DEVICE void scale_record(const attni_forward_sm90_params *p, tile_record *r) {
     r->score_scale = p->forward.scale * both;
     r->value_scale = p->v_scale ? p->v_scale[at] : 1.0f;
 }
+
+#if ALIBI
+/* A slope of ALiBi as raw numbers a key, in pieces: their sum is exact. f16 reaches down to 2^-24, so a piece is kept
+ * as many times as large as PIECE_SHIFT says. The product takes each piece twice. */
+DEVICE void write_slope(const attni_forward_params *p, const tile_facts *t, alibi_record *r) {
+    const float slope = p->alibi[t->batch * p->alibi_stride_batch + t->head],
+                scale = p->scale == 0.0f ? 1.0f : fabsf(p->scale);
+    float rest = slope / scale * 0.5f;
+    u32 piece[3];
+    r->slope = slope * ATTNI_LOG2E;
+    r->lined = fabsf(rest) < (BF16 ? 0x1p100f : 0x1p15f);
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        piece[i] = pack_16(rest * power_of_two(PIECE_SHIFT(i)), 0.0f);
+        const float back = BF16 ? __uint_as_float(piece[i] << 16) : f16_to_float((u16)piece[i]);
+        rest -= back * power_of_two(-PIECE_SHIFT(i));
+    }
+    uint4 row = make_uint4(piece[0] | piece[1] << 16, piece[2], 0, 0);
+    for (int i = 0; i < 16; i++) {
+        ((uint4 *)r->pieces)[i] = row;
+        if (i == 7) {
+            row.x ^= 0x80008000u;
+            row.y ^= 0x8000u;
+        }
+    }
+    fence_async_proxy();
+}
+#endif
 
 /* Where the scheduler is. */
 struct scheduler {
@@ -274,6 +314,9 @@ DEVICE bool write_record(const attni_forward_sm90_params *p, shared_memory *memo
     const bool any = at->tile < p->tiles;
     if (any) {
         const tile_facts *t = &r->facts;
+#if ALIBI
+        write_slope(&p->forward, t, &memory->alibi[count % RECORDS]);
+#endif
         r->lse = t->batch * p->forward.lse_stride_batch + t->head * p->forward.lse_stride_head + t->q_row0 +
                  t->row0;
         if (F8) {

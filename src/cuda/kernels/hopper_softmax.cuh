@@ -27,12 +27,16 @@ struct matrix_state {
     int tiles; /* whose Q has been taken */
     bool fresh; /* O has none of this tile's products yet */
     int storing; /* the Q slot that O is leaving from; -1 */
-    float slope; /* of ALiBi, in powers of two */
+    int before_end, after_begin; /* LINED: the blocks between are bent */
+    int last, blocks_left; /* LINED: the tile's last block; how many come after its first */
     int block, begin; /* of the tile at hand: the block at work, and its first */
     int whole_begin, whole_end; /* blocks that all rows of the warpgroup see whole */
+    bool idle; /* IDLING: the warpgroup has no rows in this tile */
     bool settled; /* BIAS: from now on in this tile scores are multiplied by their scale first */
     bool wary; /* a row of the warp has moved its reference in this tile: maxima come first from now on */
 };
+
+DEVICE int whole_begin_of(const matrix_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
 
 /* The thread and its warpgroup, read anew: what is made of them in a tile's epilogue is then not kept in registers
  * through the hot loop. */
@@ -101,12 +105,12 @@ DEVICE void mask_scores(float (&s)[BC / 2], const attni_forward_params *p, const
 /* ---------------------------------------------------------------- scores */
 
 /*
- * How a block's numbers become scores, in powers of two: s weight + rise column - base, for each of a thread's rows.
- * The weight is the scale, or under a softcap, where the numbers are still raw, a polynomial in s^2. ALiBi is a line
- * wherever all keys of the block lie on one side of all rows.
+ * How a block's numbers become scores, in powers of two: s weight - base, for each of a thread's rows. The weight is the
+ * scale, or under a softcap, where the numbers are still raw, a polynomial in s^2. The base is ALiBi's, where it is a line.
  */
 struct score_shape {
-    float scale, rise, base[2];
+    float scale, base[2];
+    float low[2]; /* ALIBI: the rows' references, with the base */
     bool raw;
     const float *cap; /* of attni_forward_sm90_params */
     float second; /* cap[1] */
@@ -122,9 +126,9 @@ DEVICE float weight_of(const score_shape *shape, float square) {
     return POLYNOMIAL && shape->raw ? cap_weight(shape, square) : shape->scale;
 }
 
-/* What is added to the weighted numbers of column group i: element j of four, less `lower`. */
-DEVICE float line_of(const score_shape *shape, int i, int j, float lower) {
-    return ALIBI ? fmaf(shape->rise, (float)(i * 8 + (j & 1)), -(lower + shape->base[j / 2])) : -lower;
+/* A row's reference, as far below its weighted numbers. */
+DEVICE float below(const score_shape *shape, int half, float reference) {
+    return ALIBI ? reference + shape->base[half] : reference;
 }
 
 /*
@@ -157,26 +161,6 @@ DEVICE bool are_small(const float (&s)[BC / 2], float cap_square) {
     return !__any_sync(0xffffffffu, !(widest * widest <= cap_square));
 }
 
-/* ALiBi of a block: a line where it is one, else into the scores. */
-DEVICE void slope_scores(float (&s)[BC / 2], const tile_facts *t, int warpgroup, int block, bool bent,
-                         float slope, score_shape *shape) {
-    const int first = t->row0 + warpgroup * 64 + t->distance - block * BC;
-    const int own = t->row0 + thread_row(warpgroup) + t->distance - block * BC - (int)(threadIdx.x & 3) * 2;
-    const float apart[2] = {(float)own, (float)(own + 8)}; /* exact below 2^24 */
-    if (bent || (first < BC - 1 && first > -63)) {
-#pragma unroll
-        for (int i = 0; i < BC / 2; i++) {
-            const float away = fabsf(apart[i / 2 & 1] - (float)(i / 4 * 8 + (i & 1)));
-            s[i] = fmaf(-slope, away, s[i] * weight_of(shape, s[i] * s[i]));
-        }
-        shape->scale = 1.0f;
-    } else {
-        shape->rise = first > 0 ? slope : -slope;
-        shape->base[0] = shape->rise * apart[0];
-        shape->base[1] = shape->rise * apart[1];
-    }
-}
-
 #if SETTLING
 /*
  * Scores to powers of two. Where a reference is huge (all that a row sees has a bias of -1e30, say) the product that
@@ -200,23 +184,14 @@ DEVICE bool is_huge(float top) { return fabsf(top) > 0x1p20f && top != -ATTNI_IN
 /* This thread's largest score of a row. */
 DEVICE float thread_maximum(const float (&s)[BC / 2], int half, const score_shape *shape) {
     float x = -ATTNI_INF, y = -ATTNI_INF;
-    if (ALIBI) {
 #pragma unroll
-        for (int i = 0; i < BC / 2; i++) {
-            if ((i / 2 & 1) == half) {
-                x = fmaxf(x, fmaf(s[i], weight_of(shape, s[i] * s[i]), line_of(shape, i / 4, i & 3, 0.0f)));
-            }
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < GROUPS; i++) {
-            x = fmaxf(x, s[i * 4 + half * 2]);
-            y = fmaxf(y, s[i * 4 + half * 2 + 1]);
-        }
-        x = fmaxf(x, y);
-        x *= weight_of(shape, x * x);
+    for (int i = 0; i < GROUPS; i++) {
+        x = fmaxf(x, s[i * 4 + half * 2]);
+        y = fmaxf(y, s[i * 4 + half * 2 + 1]);
     }
-    return x;
+    x = fmaxf(x, y);
+    const float weight = weight_of(shape, x * x);
+    return ALIBI ? fmaf(x, weight, -shape->base[half]) : x * weight;
 }
 
 /* No less than that, and as much unless all are below 0; half the instructions. */
@@ -228,7 +203,7 @@ DEVICE float thread_bound(const float (&s)[BC / 2], int half, const score_shape 
             __vimax3_s32(bits, __float_as_int(s[i * 4 + half * 2]), __float_as_int(s[i * 4 + half * 2 + 1]));
     }
     const float x = __int_as_float(bits);
-    return ALIBI ? thread_maximum(s, half, shape) : x * weight_of(shape, x * x);
+    return x * weight_of(shape, x * x) - (ALIBI ? shape->base[half] : 0.0f);
 }
 
 /* A reference for a row whose largest score this is: its p is 2^-HEADROOM, which 16 bits hold without rounding. */
@@ -268,14 +243,13 @@ DEVICE void move_references(const float (&s)[BC / 2], const float (&bound)[2], m
 
 /* What 2 is raised to for a row's two keys of column group i. widest: the bits of the largest square under a
  * polynomial. */
-DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float reference,
-                            const score_shape *shape, int *widest) {
+DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float low, const score_shape *shape,
+                            int *widest) {
     const float x = s[i * 4 + half * 2], y = s[i * 4 + half * 2 + 1], xx = x * x, yy = y * y;
     if (POLYNOMIAL && shape->raw) {
         *widest = __vimax3_s32(*widest, __float_as_int(xx), __float_as_int(yy));
     }
-    return make_float2(fmaf(x, weight_of(shape, xx), line_of(shape, i, half * 2, reference)),
-                       fmaf(y, weight_of(shape, yy), line_of(shape, i, half * 2 + 1, reference)));
+    return make_float2(fmaf(x, weight_of(shape, xx), -low), fmaf(y, weight_of(shape, yy), -low));
 }
 
 /* Column group i's four. */
@@ -288,7 +262,8 @@ DEVICE void exponents(float (&s)[BC / 2], int i, float *t, const matrix_state *a
 #endif
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float2 pair = exponent_pair(s, i, half, at->reference[half], shape, widest);
+        const float2 pair =
+            exponent_pair(s, i, half, ALIBI ? shape->low[half] : at->reference[half], shape, widest);
         t[half * 2] = pair.x;
         t[half * 2 + 1] = pair.y;
     }
@@ -378,7 +353,7 @@ DEVICE void repeat_row(const float (&s)[BC / 2], u32 (&p)[BC / 4], int half, boo
         sum[half * 2] = sum[half * 2 + 1] = 0.0f;
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
-            float2 pair = exponent_pair(s, i, half, at->reference[half], shape, &widest);
+            float2 pair = exponent_pair(s, i, half, below(shape, half, at->reference[half]), shape, &widest);
             pair = make_float2(exp2_fast(pair.x), exp2_fast(pair.y));
             p[i * 2 + half] = pack_16(pair.x, pair.y);
             sum[half * 2] += pair.x;

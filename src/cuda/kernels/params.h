@@ -243,6 +243,7 @@ typedef struct attni_forward_tiles {
     int direct; /* forward_sm90: O goes from registers to memory, not through its Q slot */
     int turns; /* forward_sm90: warpgroups take turns at issuing products */
     int bias_slots; /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
+    int alibi; /* forward_sm90: it has ALiBi */
     int early; /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
     int turned; /* forward_sm90_f8: values_sm90 has turned V */
     int interval; /* forward_sm90_f8: blocks whose P V are added up before they join float32 sums */
@@ -278,6 +279,8 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
 /* forward_sm90: facts of the tiles under way, kept in shared memory. */
 #define ATTNI_SM90_RECORDS 4
 #define ATTNI_SM90_RECORD_BYTES(warpgroups) (112 + 16 * (warpgroups))
+#define ATTNI_SM90_ALIBI_BYTES 272
+#define ATTNI_SM90_PLACES(keys) ((keys) / 8 * 48 + 80)
 
 /* Q slots, then STAGES slots of K and as many of V, and bias, all in chunks of 64 columns; records and barriers. */
 ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
@@ -285,6 +288,7 @@ ATTNI_GEOMETRY int attni_forward_sm90_shared(const attni_forward_tiles *t) {
     int q_barriers = t->q_parts == t->q_slots * (t->br / 64) ? t->q_slots : t->q_parts;
     return (t->q_parts * 64 * chunks + t->stages * t->bc * (chunks + chunks_v)) * 64 * 2 +
            t->bias_slots * t->br * ((t->bc + 63) / 64) * 64 * 2 +
+           (t->alibi ? ATTNI_SM90_PLACES(t->bc) + 128 + ATTNI_SM90_RECORDS * ATTNI_SM90_ALIBI_BYTES : 0) +
            ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->warps / 4) +
            (2 * ATTNI_SM90_RECORDS + 2 * q_barriers + 4 * t->stages + 2 * t->bias_slots * (t->br / 64)) * 8;
 }
@@ -301,9 +305,10 @@ ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
  * ones were measured: docs/schedules/forward_sm90.md.
  */
 #define ATTNI_SM90_PLAIN 0
-#define ATTNI_SM90_SHAPED 1 /* softcap or ALiBi */
+#define ATTNI_SM90_SOFTCAP 1
 #define ATTNI_SM90_BIAS 2
 #define ATTNI_SM90_GENERAL 3
+#define ATTNI_SM90_ALIBI 4
 
 ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited, int shaped, int seqlen_q,
                                              attni_forward_tiles *t) {
@@ -320,18 +325,18 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     if (widest <= 64 && shaped == ATTNI_SM90_GENERAL) {
         t->q_slots = 2;
     } else if (widest <= 64) {
-        int few = (!shaped || shaped == ATTNI_SM90_BIAS) &&
+        int few = shaped != ATTNI_SM90_SOFTCAP &&
                   seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
         warpgroups = few ? 4 : 3;
         t->bc = few ? 64 : 128;
         t->stages = few ? 4 : 2;
         t->q_slots = few ? 3 : 2;
         t->turns = !(few && limited);
-        t->early = few || limited || (shaped && shaped != ATTNI_SM90_BIAS) ? 2 : 4;
+        t->early = few || limited || shaped == ATTNI_SM90_SOFTCAP ? 2 : 4;
     } else if (widest <= 128) {
         t->q_slots = 3;
         t->turns = shaped != ATTNI_SM90_GENERAL;
-        t->early = shaped ? 4 : 6;
+        t->early = shaped && shaped != ATTNI_SM90_ALIBI ? 4 : 6;
     } else if (widest <= 192) {
         t->bc = t->dv <= 128 ? 128 : 96;
         t->turns = !limited;
@@ -349,6 +354,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->bc = 64;
         t->early = 2;
     }
+    t->alibi = shaped == ATTNI_SM90_ALIBI;
     t->br = 64 * warpgroups;
     t->warps = 4 * warpgroups;
     t->q_parts = t->q_slots * warpgroups;

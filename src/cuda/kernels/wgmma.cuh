@@ -104,6 +104,8 @@ DEVICE void wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;"
 /*
  * For accumulators of each width:
  *   wgmma_shared     d = or += (`add`) A B^T, both in shared memory with 64 columns of a row together
+ *   wgmma_turned     d += A B, both in shared memory, A like wgmma_shared's, B with 8 columns of a row
+ *                    together; of 16 bits
  *   wgmma_registers  d = or += A B, A in registers, B in shared memory with 64 columns of a row together (f8:
  *                    B^T, like wgmma_shared's)
  *   wgmma_wait_..    until no group is under way, or at most one: d may be read if its own is not
@@ -116,6 +118,12 @@ DEVICE void wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;"
                      ", p, 1, 1" WGMMA_PLAIN ";\n}"                                                          \
                      : LIST(d)                                                                               \
                      : "l"(a), "l"(b), "r"(add));                                                            \
+    }                                                                                                        \
+    DEVICE void wgmma_turned(float (&d)[n / 2], u64 a, u64 b) {                                              \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #n WGMMA_SCORES " {" NAMES "}, %" #n0 ", %" #n1     \
+                     ", 1, 1, 1, 0, 1;"                                                                      \
+                     : LIST(d)                                                                               \
+                     : "l"(a), "l"(b));                                                                      \
     }                                                                                                        \
     DEVICE void wgmma_registers(float (&d)[n / 2], const u32 *a, u64 b, int add) {                           \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #n5 ", 0;\n"                                       \
