@@ -166,6 +166,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const bool line = !masked || is_line(at);
     const u64 slope = slope_operand(shared, at, line);
 #else
+    const bool line = false;
     const u64 slope = 0;
 #endif
     wgmma_hold(o);
@@ -211,7 +212,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         cap_scores(s, w->scale, w->to_exponent, are_small(s, p->cap_square), &shape);
     }
 #if ALIBI
-    if (!LINED || (masked && !line)) {
+    if (!line) {
         slope_scores(s, memory, place_at_hand(at), at, &shape);
     }
 #endif
@@ -253,7 +254,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
             move_references(s, bound, at, &shape, factor);
         }
     }
-    if (ALIBI && (masked || !LINED)) {
+    if (ALIBI && (masked || !LINED)) { /* else they are ready */
         shape.low[0] = below(&shape, 0, at->reference[0]);
         shape.low[1] = below(&shape, 1, at->reference[1]);
     }
