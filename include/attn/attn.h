@@ -256,7 +256,8 @@ typedef struct attn_plan_options {
     attn_isa isa;
     int32_t threads; /* 0: the context's */
     int32_t exact_reference; /* 1: a weight that dominates its row is exact when weights are rounded to 16
-                                bits. forward_sm90 alone is faster without; the others always do it */
+                                bits. forward_sm90 alone is faster without; the others always do it. In 8 bits,
+                                where no weight is, it asks for scores in float32 instead of f16 */
     uint64_t workspace_limit; /* bytes; 0: none. A plan that needs more is refused */
 } attn_plan_options;
 

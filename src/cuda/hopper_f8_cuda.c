@@ -47,24 +47,24 @@ static const char *refusal_of(const attni_cuda *cuda, const attn_problem *p) {
 bool attni_f8_spec(const attni_f8_shape *shape, int shared_limit, attni_kernel_spec *spec,
                    attni_forward_tiles *t) {
     const int e5m2 = shape->dtype == ATTN_F8_E5M2, bf16 = shape->dtype_o == ATTN_BF16;
-    attni_forward_sm90_f8_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->turned, t);
+    attni_forward_sm90_f8_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->turned, shape->exact, t);
     *spec = (attni_kernel_spec){.source = "forward_sm90_f8.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
                                 .shared_bytes = t->shared_bytes};
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_f8_%s_%s_d%d_v%d_%dx%d%s%s", e5m2 ? "e5m2" : "e4m3",
-             bf16 ? "bf16" : "f16", t->d, t->dv, t->br, t->bc,
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_f8_%s_%s_d%d_v%d_%dx%d%s%s%s",
+             e5m2 ? "e5m2" : "e4m3", bf16 ? "bf16" : "f16", t->d, t->dv, t->br, t->bc,
              shape->mask == 0   ? ""
              : shape->mask == 1 ? "_causal"
                                 : "_window",
-             shape->turned ? "_turned" : "");
+             shape->turned ? "_turned" : "", t->half ? "_half" : "");
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(
         spec->options, sizeof spec->options,
         "-DE5M2=%d -DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DTURNS=%d -DEARLY=%d "
-        "-DINTERVAL=%d -DMASK=%d%s",
+        "-DINTERVAL=%d -DMASK=%d -DHALF=%d%s",
         e5m2, bf16, t->d, t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->turns, t->early, t->interval,
-        shape->mask, shape->turned ? " -DTURNED=1" : "");
+        shape->mask, t->half, shape->turned ? " -DTURNED=1" : "");
     return t->shared_bytes <= shared_limit;
 }
 
@@ -79,7 +79,7 @@ attni_kernel_spec attni_f8_values_spec(const attni_forward_tiles *tiles) {
 /* ---------------------------------------------------------------- run */
 
 /* Queries of all heads of a key head from which on V is turned beforehand, without and with a mask. */
-enum { TURNED_FROM = 4096, TURNED_FROM_MASKED = 8192 };
+enum { TURNED_FROM = 1024, TURNED_FROM_MASKED = 4096 };
 
 /* CUtensorMapDataType and the like, of the driver's binary interface. */
 enum { TYPE_U8 = 0, TYPE_F16 = 6, TYPE_BF16 = 9, SWIZZLE_128B = 3, PROMOTION_L2_256B = 3, RANK = 4 };
@@ -211,8 +211,8 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made) {
     attni_text_add(
         text,
         "tiles: %d queries x %d keys, dims padded to %d and %d; products of P and V are added in float32 "
-        "every %d keys\ngrid: %d blocks at most, which take %s\n",
-        t->br, t->bc, t->d, t->dv, t->interval * t->bc, cuda->multiprocessors,
+        "every %d keys; scores are %s\ngrid: %d blocks at most, which take %s\n",
+        t->br, t->bc, t->d, t->dv, t->interval * t->bc, t->half ? "f16" : "float32", cuda->multiprocessors,
         plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
     attni_cuda_describe_work(plan);
     attni_text_add(text, "no other kernel takes %s\n", attni_dtype_name(plan->problem.dtype_q));
@@ -221,14 +221,18 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made) {
 attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
     const attn_problem *p = &plan->problem;
     const attni_cuda *cuda = plan->context->backend_data;
-    const char *refusal = plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80"
-                          : plan->options.exact_reference
-                              ? "forward_sm90_f8 has no exact_reference, which options asks for"
-                              : refusal_of(cuda, p);
+    const char *refusal =
+        plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80" : refusal_of(cuda, p);
     if (refusal)
         return attni_fail(ATTN_UNSUPPORTED, "problem.dtype_q is %s: %s", attni_dtype_name(p->dtype_q),
                           refusal);
-    attni_f8_shape shape = {p->dtype_q, p->dtype_o, p->dim_qk, p->dim_v, attni_hopper_mask(p), false};
+    attni_f8_shape shape = {p->dtype_q,
+                            p->dtype_o,
+                            p->dim_qk,
+                            p->dim_v,
+                            attni_hopper_mask(p),
+                            false,
+                            plan->options.exact_reference != 0};
     attni_kernel_spec spec;
     const size_t turned = turned_bytes(plan);
     shape.turned = turned > 0;

@@ -10,6 +10,7 @@ typedef struct attni_f8_shape {
     int64_t dim_qk, dim_v;
     int mask; /* as in attni_hopper_shape */
     bool turned; /* values_sm90 goes before it */
+    bool exact; /* options.exact_reference: float32 scores at all dims */
 } attni_f8_shape;
 
 bool attni_f8_takes_dims(int64_t dim_qk, int64_t dim_v);

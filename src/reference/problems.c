@@ -100,6 +100,12 @@ static void draw_sizes(attni_random *r, const attni_problems_limits *limits, int
             group = 1;
         p->heads_q = group * p->heads_kv;
     }
+    if (limits->f8 && chance(r, 30)) { /* so many queries that V is turned beforehand */
+        p->batch = p->heads_kv = 1;
+        p->heads_q = group;
+        p->seqlen_q = 4096 / group + range(r, 1, 99);
+        p->seqlen_k = range(r, 1, limits->work > 1000000 ? 600 : 60);
+    }
     if (chance(r, 2)) p->seqlen_q = 0;
     if (chance(r, 2)) p->seqlen_k = 0;
     if (range(r, 0, 299) == 0) p->batch = 0;

@@ -237,7 +237,8 @@ double attni_reference_product(const attni_reference_head *head, int64_t i, cons
  *   4u sum_j P_j (A_j + c) |v_jd|  +  4u |O_d| sum_j P_j (A_j + c)    scores, exp and sums in float32
  *   3w sqrt(sum_j (P_j v_jd)^2)                                       P rounded to 16 bits, where it is
  *   t keys max |v|                                                    what underflows in P
- * and, with 8-bit V, which matrix units alone take, e sum_j P_j (A_j + 8) |v_jd| and e sum_j P_j A_j: tolerance.h.
+ * and, with 8-bit V, which matrix units alone take, e sum_j P_j (A_j + 8) |v_jd| and e sum_j P_j A_j, and f |O_d|
+ * and f for exponents, P and sums in f16: tolerance.h.
  */
 static void floor_row(const attni_reference_head *head, int64_t i, const double *p, const double *size,
                       const double *o, double lse, double *o_floor, double *lse_floor) {
@@ -245,7 +246,7 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
     attn_dtype p_dtype = attni_reference_p_dtype(head->dtype_kv);
     double narrow = p_dtype == ATTN_F32 ? 0.0 : attni_reference_unit(p_dtype);
     int f8 = head->dtype_kv == ATTN_F8_E4M3 || head->dtype_kv == ATTN_F8_E5M2;
-    double cut = f8 ? 0x1p-10 : 0.0;
+    double cut = f8 ? 0x1p-10 : 0.0, short_sums = f8 ? 0x1p-9 : 0.0;
     double steps = 8.0 + sqrt((double)head->keys);
 
     double weighted = 0.0, sizes = 0.0, most = 0.0;
@@ -255,7 +256,7 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
         most = fmax(most, p[j]);
     }
     double lost = f8 ? 0x1p-12 * most : head->dtype_kv == ATTN_F16 ? 0x1p-25 : 0x1p-120;
-    *lse_floor = 4.0 * unit * (weighted + fabs(lse) + 1.0) + cut * sizes;
+    *lse_floor = 4.0 * unit * (weighted + fabs(lse) + 1.0) + cut * sizes + short_sums;
 
     for (int64_t d = 0; d < head->dim_v; ++d) {
         double moved = 0.0, cut_short = 0.0, squares = 0.0, largest = 0.0;
@@ -270,7 +271,8 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
             largest = fmax(largest, v);
         }
         o_floor[d] = 4.0 * unit * (moved + fabs(o[d]) * (weighted + steps)) + 3.0 * narrow * sqrt(squares) +
-                     lost * sqrt((double)head->keys) * largest * head->keep_scale + cut * cut_short;
+                     lost * sqrt((double)head->keys) * largest * head->keep_scale + cut * cut_short +
+                     short_sums * fabs(o[d]);
     }
 }
 

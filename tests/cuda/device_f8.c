@@ -2,7 +2,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "device_case.h"
 #include "device_tensors.h"
+#include "reference/reference.h"
 
 /*
  * Many tiles of one block of keys, which are over soon: each batch has the same numbers, and must have the same bits.
@@ -47,7 +49,8 @@ void device_short_tiles(attn_context *context, int rounds) {
     }
 }
 
-/* V turned beforehand, in a workspace, or by tiles, below a limit of the workspace: the same bits. */
+/* V turned beforehand, in a workspace, or by tiles, below a limit of the workspace: the same bits where scores are
+ * float32 in both. */
 void device_turned_values(attn_context *context) {
     static const struct {
         attn_dtype dtype;
@@ -79,6 +82,7 @@ void device_turned_values(attn_context *context) {
             attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
             attn_plan *plan;
             options.workspace_limit = limited ? 64 : 0;
+            options.exact_reference = 1;
             status = attn_plan_create(context, &made.problem, &options, &plan);
             if (status != ATTN_OK) break; /* not Hopper, or strides that it does not take */
             CHECK((attn_plan_workspace_size(plan) > 64) == !limited, "kind %zu: %zu bytes of workspace", i,
@@ -95,4 +99,78 @@ void device_turned_values(attn_context *context) {
         free_packed(&d);
         packed_free(&made);
     }
+}
+
+/* ---------------------------------------------------------------- what f16 scores find hard */
+
+enum { AS_DRAWN, LARGEST, ZERO_ROWS, ONE_HUGE, TINY, FAR, KINDS };
+
+/* The bits of a number of q (row: of a query) or of k. */
+static unsigned char extreme_of(int kind, int is_q, int64_t row, int64_t dim, attn_dtype dtype,
+                                unsigned char drawn) {
+    const unsigned char most = dtype == ATTN_F8_E4M3 ? 0x7e : 0x7b;
+    switch (kind) {
+    case LARGEST: return (unsigned char)(most | (is_q || row % 3 ? 0 : 0x80)); /* each third key's are -448 */
+    case ZERO_ROWS: return is_q && row % 2 ? 0 : drawn;
+    case ONE_HUGE: return !is_q ? drawn : dim == row % 5 ? most : (unsigned char)((drawn & 0x80) | 1);
+    case TINY: return (unsigned char)(drawn & 0x83);
+    default: return drawn;
+    }
+}
+
+static void make_extreme(attni_problems_case *made, int kind) {
+    const attn_problem *p = &made->problem;
+    for (int is_q = 0; is_q < 2; is_q++) {
+        const int64_t heads = is_q ? p->heads_q : p->heads_kv, rows = is_q ? p->seqlen_q : p->seqlen_k;
+        const attn_strides strides = attni_reference_strides(is_q ? p->q : p->k, rows, heads, p->dim_qk);
+        unsigned char *all = (unsigned char *)(is_q ? made->tensors.q : made->tensors.k);
+        for (int64_t b = 0; b < p->batch; b++)
+            for (int64_t s = 0; s < rows; s++)
+                for (int64_t h = 0; h < heads; h++)
+                    for (int64_t d = 0; d < p->dim_qk; d++) {
+                        unsigned char *x =
+                            all + b * strides.batch + s * strides.seqlen + h * strides.heads + d;
+                        *x = extreme_of(kind, is_q, s, d, p->dtype_q, *x);
+                    }
+    }
+    /* scores of some units, but FAR: 1e6, which f16 has not */
+    const double most = p->dtype_q == ATTN_F8_E4M3 ? 448 : 57344,
+                 least = p->dtype_q == ATTN_F8_E4M3 ? 0x1p-9 : 0x1p-16;
+    if (kind == LARGEST) made->tensors.scale = (float)(2.0 / (most * most * (double)p->dim_qk));
+    if (kind == TINY) made->tensors.scale = (float)(1.0 / (least * least * (double)p->dim_qk));
+    if (kind == FAR) made->tensors.scale = 1e5f;
+}
+
+/* Random problems with q and k at the ends of their range, scores in f16 and in float32; the oracle judges. */
+void device_f8_extremes(attn_context *context, int problems) {
+    const attni_problems_limits limits = {300000, 0, 1, 0, 1};
+    double worst[KINDS][2] = {0};
+    int run[KINDS] = {0};
+    for (uint64_t seed = 0; seed < 200 * (uint64_t)problems; seed++) {
+        const int kind = (int)(seed % KINDS);
+        attni_problems_case made;
+        if (run[kind] >= problems) continue;
+        NEED(attni_problems_make(&made, 77000 + seed, &limits) == 0);
+        const int in_f16 = made.problem.seqlen_q >= 4096 / 5 && made.problem.dim_qk <= 128; /* V is turned */
+        for (int exact = 0; exact < 2 && in_f16; exact++) {
+            attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+            attn_plan *plan;
+            char sentence[1024];
+            double ratio = 0;
+            if (exact == 0) make_extreme(&made, kind);
+            options.exact_reference = exact;
+            if (attn_plan_create(context, &made.problem, &options, &plan) != ATTN_OK) break;
+            attni_problems_poison(&made);
+            CHECK(device_case_run(plan, &made, 1) == ATTN_OK, "%s: %s", made.text, attn_last_error());
+            CHECK(attni_problems_verify(&made, &ratio, sentence, sizeof sentence), "extreme %d, exact %d: %s",
+                  kind, exact, sentence);
+            if (!(ratio <= worst[kind][exact])) worst[kind][exact] = ratio;
+            attn_plan_destroy(plan);
+            run[kind] += exact;
+        }
+        attni_problems_free(&made);
+    }
+    for (int kind = 0; kind < KINDS; kind++)
+        printf("extremes %d: %d problems, worst error/tolerance %.3f, with float32 scores %.3f\n", kind,
+               run[kind], worst[kind][0], worst[kind][1]);
 }

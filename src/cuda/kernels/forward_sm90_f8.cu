@@ -10,6 +10,8 @@
  *   the turners             | V0 turned | V1 turned | ...
  *   a warpgroup      Q K i+1 | P V i   | softmax i+1, packed beside P i ... | Q K i+2 | P V i+1 | ...
  *
+ * Where V comes turned scores are f16 (HALF), unless float32 is asked for.
+ *
  * The tensor core adds 8-bit products in a short accumulator (docs/numerics.md). Every INTERVAL blocks what
  * it has summed is added to float32 registers, and it begins anew; those may have an older reference, which
  * that addition makes good.
@@ -24,6 +26,9 @@
 #endif
 #define DIRECT 1 /* O goes through memory of its own */
 #include "hopper_f8_finish.cuh"
+#if HALF
+#include "hopper_f8_queries.cuh"
+#endif
 #include "hopper_f8_values.cuh"
 #include "hopper_memory.cuh"
 #include "hopper_producer.cuh"
@@ -35,38 +40,16 @@ static_assert(WGS == 2 && BC == 128 && DV <= 128, "a row of V, and of V turned, 
 
 /* ---------------------------------------------------------------- the matrix warpgroups */
 
-/* A scale of 0 or below works on the bits of Q (this warpgroup's part), so that everything after may take it as
- * positive. NaN (e5m2: inf too) gives NaN with a scale of 0. */
-DEVICE void f8_turn_queries(u32 *part, float scale) {
-    for (u32 i = threadIdx.x & 127; i < Q_PART_BYTES / 4; i += 128) {
-        const u32 x = part[i], odd_from = E5M2 ? 0x7c7c7c7cu : 0x7f7f7f7fu;
-        part[i] = scale < 0.0f ? x ^ 0x80808080u : __vcmpgeu4(x & 0x7f7f7f7fu, odd_from) & 0x7f7f7f7fu;
-    }
-}
-
-/* Where a thread works; all of it constant. */
-struct matrix_place {
-    u32 shared;
-    int warpgroup;
-    u32 q, k, v; /* descriptors' low words, of stage 0 */
-};
-
 DEVICE bool is_chosen_lane(void) { return (threadIdx.x & 31) == 0; }
 
-DEVICE int whole_begin_of(const f8_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
+/* HALF: the scales of the rows of the tile at hand. */
+#if HALF
+#define Q_SCALES memory->q_scale[at->tiles % Q_SLOTS]
+#else
+#define Q_SCALES ((const float *)0)
+#endif
 
-/* S = Q K^T of a block. */
-DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, int tile, int block) {
-    const u32 q = w->q + tile % Q_SLOTS * (WGS * Q_PART_BYTES >> 4),
-              k = w->k + block % STAGES * (K_BYTES >> 4);
-#pragma unroll
-    for (int i = 0; i < D / 32; i++) {
-        const u32 chunk = i / 4, inside = i % 4 * 2;
-        wgmma_shared(s, wgmma_descriptor(q + chunk * (64 * 128 >> 4) + inside),
-                     wgmma_descriptor(k + chunk * (BC * 128 >> 4) + inside), i > 0);
-    }
-    wgmma_commit();
-}
+DEVICE int whole_begin_of(const f8_state *at) { return MASK == 2 ? at->whole_begin : at->begin; }
 
 /* T = or += P V of a block. */
 DEVICE void issue_product(float (&t)[DV / 2], const u32 (&p)[BC / 8], const matrix_place *w, int block,
@@ -81,16 +64,15 @@ DEVICE void issue_product(float (&t)[DV / 2], const u32 (&p)[BC / 8], const matr
 
 /* O and LSE of the tile before this one. */
 DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memory, const f8_state *at,
-                        const float (&o)[DV / 2], float (&t)[DV / 2], const float sum[2],
-                        const float reference[2], int tile) {
+                        const float (&o)[DV / 2], float (&t)[DV / 2], int tile) {
     const tile_record *record = &memory->tile[tile % RECORDS];
     const int warpgroup = this_warpgroup();
     const float excess[2] = {0.0f, 0.0f};
     float inverse[2];
-    finish_rows(&p->forward, record, warpgroup, sum, excess, reference, inverse);
+    finish_rows(&p->forward, record, warpgroup, at->last_sum, excess, at->last_reference, inverse);
     inverse[0] *= record->value_scale;
     inverse[1] *= record->value_scale;
-    join_sums(t, o, t, at, reference);
+    join_sums(t, o, t, at, at->last_reference);
     if (record->facts.keys == 0) { /* t is made of what there is no V */
 #pragma unroll
         for (int i = 0; i < DV / 2; i++) {
@@ -117,6 +99,13 @@ DEVICE bool open_tile(shared_memory *memory, const matrix_place *w, f8_state *at
         at->whole_begin = uniform(view.z);
     }
     at->whole_end = uniform(view.w);
+#if HALF
+    scale_rows(memory->q[slot][this_warpgroup()][0], memory->q_scale[slot] + 64 * this_warpgroup(),
+               record->score_scale);
+    fence_async_proxy();
+    named_barrier_sync(OWN + this_warpgroup(), 128);
+    f8_take_scales(memory->q_scale[slot], at);
+#else
     const float scale = record->score_scale;
     at->scale = scale == 0.0f ? 1.0f : fabsf(scale) * ATTNI_LOG2E;
     if (scale <= 0.0f) {
@@ -124,6 +113,7 @@ DEVICE bool open_tile(shared_memory *memory, const matrix_place *w, f8_state *at
         fence_async_proxy();
         named_barrier_sync(OWN + this_warpgroup(), 128);
     }
+#endif
     return true;
 }
 
@@ -134,7 +124,7 @@ DEVICE bool open_tile(shared_memory *memory, const matrix_place *w, f8_state *at
  *   previous  there is a block before: not in the very first step
  */
 DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
-                 f8_state *at, float (&s)[BC / 2], u32 (&pr)[BC / 8], float (&o)[DV / 2], float (&t)[DV / 2],
+                 f8_state *at, f8_scores &s, u32 (&pr)[BC / 8], float (&o)[DV / 2], float (&t)[DV / 2],
                  const bool first, const bool masked, const bool previous) {
     const u32 shared = w->shared;
     const int values = at->blocks - 1;
@@ -159,17 +149,13 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mask_scores(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, this_warpgroup(), at->block);
     }
 
-    const float old_reference[2] = {at->reference[0], at->reference[1]},
-                old_sum[2] = {at->sum[0], at->sum[1]};
-    if (first) { /* f8_mend() finds a better one if it must */
-        at->reference[0] = f8_reference_of(row_maximum(s, 0) * at->scale);
-        at->reference[1] = f8_reference_of(row_maximum(s, 1) * at->scale);
-        at->sum[0] = at->sum[1] = 0.0f;
+    if (first) {
+        f8_begin_rows(s, Q_SCALES, at);
     }
-    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    f8_sums sums = {};
     u32 early[EARLY]; /* the product still reads pr */
-    f8_probabilities(s, early, at, sum, 0, EARLY);
-    mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), sum[3]);
+    f8_probabilities(s, early, at, sums, 0, EARLY, masked);
+    mbarrier_arrive_after(AT(k_empty) + k_stage, is_chosen_lane(), sums[1]);
     if (previous) {
         wgmma_wait_for_all(t);
         wgmma_hold(s);
@@ -179,15 +165,16 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     for (int i = 0; i < EARLY; i++) { /* a 0 that the assembler does not know, or it would write pr at once */
         pr[i] = early[i] ^ (u32)p->zero;
     }
-    f8_probabilities(s, pr, at, sum, EARLY, GROUPS);
-    if (__any_sync(0xffffffffu, fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD)) {
-        f8_mend(s, pr, t, at, sum, first);
+    f8_probabilities(s, pr, at, sums, EARLY, GROUPS, masked);
+    float sum[2] = {f8_sum_of(sums, 0), f8_sum_of(sums, 1)};
+    if (__any_sync(0xffffffffu, !(sum[0] <= GUARD && sum[1] <= GUARD))) {
+        f8_mend(s, Q_SCALES, pr, t, at, sum, first);
     }
-    at->sum[0] += sum[0] + sum[1];
-    at->sum[1] += sum[2] + sum[3];
+    at->sum[0] += sum[0];
+    at->sum[1] += sum[1];
     if (first) {
         if (previous) {
-            finish_tile(p, memory, at, o, t, old_sum, old_reference, at->tiles - 1);
+            finish_tile(p, memory, at, o, t, at->tiles - 1);
             __syncwarp();
             mbarrier_arrive_if(AT(tile_empty) + 8 * ((at->tiles - 1) % RECORDS), is_chosen_lane());
             mbarrier_arrive_if(AT(q_empty) + 8 * ((at->tiles - 1) % Q_SLOTS), is_chosen_lane());
@@ -209,7 +196,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
 }
 
 DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, int warpgroup) {
-    float s[BC / 2], t[DV / 2], o[DV / 2];
+    f8_scores s;
+    float t[DV / 2], o[DV / 2];
     u32 pr[BC / 8];
     f8_state at;
     matrix_place w;
@@ -250,6 +238,11 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
             step(p, memory, &w, &at, s, pr, o, t, false, true, true);
         }
         at.tiles++;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            at.last_reference[half] = at.reference[half];
+            at.last_sum[half] = at.sum[half];
+        }
         if (!open_tile(memory, &w, &at)) {
             break;
         }
@@ -261,7 +254,7 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     wgmma_fence();
     issue_product(t, pr, &w, values, at.interval);
     wgmma_wait_for_all(t);
-    finish_tile(p, memory, &at, o, t, at.sum, at.reference, at.tiles - 1);
+    finish_tile(p, memory, &at, o, t, at.tiles - 1);
     if ((threadIdx.x & 127) == 0) {
         tma_wait_read(0); /* shared memory must outlive the store */
     }

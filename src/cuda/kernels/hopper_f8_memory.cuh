@@ -20,6 +20,9 @@ struct shared_memory {
 #endif
     u8 turned[STAGES][TURNED_BYTES];  /* of each dim BC keys: hopper_f8_turn.cuh says in which order */
     u16 o[WGS][(DV + 63) / 64][64 * 64]; /* on its way out */
+#if HALF
+    float q_scale[Q_SLOTS][BR]; /* of the rows */
+#endif
     tile_record tile[RECORDS];
     /* mbarriers               arrived at by                          waited for by */
     u64 tile_full[RECORDS];   /* the scheduler                         the producer, the turners */

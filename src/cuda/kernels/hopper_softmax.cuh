@@ -83,17 +83,22 @@ DEVICE packed_row place_packed(const attni_forward_params *p, const tile_facts *
 /* How many of a thread's elements of a row, columns 0, 1, 8, 9, 16, .., lie before a column. */
 DEVICE int elements_before(int column) { return max(0, ((column + 7) >> 3) + ((column + 6) >> 3)); }
 
+/* Which of a thread's elements of a row are seen. */
+DEVICE u32 seen_columns(const attni_forward_params *p, const tile_facts *t, int warpgroup, int block,
+                        int half) {
+    const int row = t->row0 + thread_row(warpgroup), key = block * BC + (int)(threadIdx.x & 3) * 2;
+    const int own = PACKED ? place_packed(p, t, warpgroup, half).query : row + half * 8;
+    const int last = (LIMITED ? min(own + t->last_key, t->keys - 1) : t->keys - 1) - key;
+    const int first = MASK == 2 ? own + t->first_key - key : -SEEN_ALL;
+    return low_bits(elements_before(last + 1)) & ~(MASK == 2 ? low_bits(elements_before(first)) : 0u);
+}
+
 /* Hidden scores become -inf. */
 DEVICE void mask_scores(float (&s)[BC / 2], const attni_forward_params *p, const tile_facts *t, int warpgroup,
                         int block) {
-    const int row = t->row0 + thread_row(warpgroup), key = block * BC + (int)(threadIdx.x & 3) * 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int own = PACKED ? place_packed(p, t, warpgroup, half).query : row + half * 8;
-        const int last = (LIMITED ? min(own + t->last_key, t->keys - 1) : t->keys - 1) - key;
-        const int first = MASK == 2 ? own + t->first_key - key : -SEEN_ALL;
-        const u32 seen =
-            low_bits(elements_before(last + 1)) & ~(MASK == 2 ? low_bits(elements_before(first)) : 0u);
+        const u32 seen = seen_columns(p, t, warpgroup, block, half);
 #pragma unroll
         for (int i = 0; i < GROUPS * 2; i++) {
             float *x = &s[i / 2 * 4 + half * 2 + (i & 1)];

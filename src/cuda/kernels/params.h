@@ -246,6 +246,7 @@ typedef struct attni_forward_tiles {
     int alibi; /* forward_sm90: it has ALiBi */
     int early; /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
     int turned; /* forward_sm90_f8: values_sm90 has turned V */
+    int half; /* forward_sm90_f8: scores are f16 */
     int interval; /* forward_sm90_f8: blocks whose P V are added up before they join float32 sums */
 } attni_forward_tiles;
 
@@ -378,6 +379,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
  * The constants of forward_sm90_f8: those of forward_sm90 but SOFTCAP, ALIBI and DIRECT (and BF16 is of O), with
  *   E5M2      1: q, k and v are e5m2, 0: e4m3
  *   INTERVAL  blocks of keys whose products P V the tensor core adds up in its short accumulator
+ *   HALF      1, with TURNED: scores are f16; 0: float32
  *   TURNED    1: values_sm90 has turned V
  *
  * EARLY counts groups whose p are packed before the wait. Shared memory: Q slots of 128 bytes a row, STAGES slots of K,
@@ -387,11 +389,13 @@ ATTNI_GEOMETRY int attni_forward_sm90_f8_shared(const attni_forward_tiles *t) {
     const int row = (t->d + 127) / 128 * 128;
     return t->q_slots * t->br * row + t->stages * t->bc * (t->turned ? row + t->dv : row + 128 + t->dv) +
            t->br * t->dv * 2 + ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
+           (t->half ? t->q_slots * t->br * 4 : 0) +
            (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + (t->turned ? 4 : 6) * t->stages) * 8;
 }
 
-/* Tiles for true dims up to 256, measured: docs/schedules/forward_sm90_f8.md. */
-ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, int turned, attni_forward_tiles *t) {
+/* Tiles for true dims up to 256, measured: docs/schedules/forward_sm90_f8.md. exact: float32 scores. */
+ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, int turned, int exact,
+                                                attni_forward_tiles *t) {
     t->d = (dim_qk + 63) / 64 * 64;
     t->dv = dim_v <= 64 ? 64 : 128;
     t->br = 128;
@@ -400,7 +404,8 @@ ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, int turne
     t->stages = turned ? 4 : 2;
     t->q_slots = t->d <= 128 ? 3 : 2;
     t->turns = 0;
-    t->early = turned ? 4 : 2;
+    t->half = turned && !exact;
+    t->early = t->half ? 8 : turned ? 4 : 2;
     t->interval = 4;
     t->turned = turned;
     t->direct = 0;

@@ -44,11 +44,15 @@ DEVICE void mbarrier_arrive_if(u32 barrier, bool condition) {
  * always true and which the assembler cannot know. So neither this nor the wgmma wait that follows it in
  * program order is moved above the arithmetic that `after` comes from.
  */
-DEVICE void mbarrier_arrive_after(u32 barrier, bool condition, float after) {
+DEVICE void mbarrier_arrive_after(u32 barrier, bool condition, u32 after) {
     asm volatile("{\n.reg .pred p, q;\nsetp.ne.b32 q, %2, 0x7f812345;\nsetp.ne.and.b32 p, %1, 0, q;\n"
                  "@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}" ::"r"(barrier),
-                 "r"((int)condition), "r"(__float_as_int(after))
+                 "r"((int)condition), "r"(after)
                  : "memory");
+}
+
+DEVICE void mbarrier_arrive_after(u32 barrier, bool condition, float after) {
+    mbarrier_arrive_after(barrier, condition, __float_as_uint(after));
 }
 
 /* Waits for the end of the phase of this parity (0 for a new barrier's first). */

@@ -1,0 +1,101 @@
+/*
+ * forward_sm90_f8: float32 scores, and p from them.
+ *
+ * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
+ */
+#ifndef ATTNI_HOPPER_F8_FLOAT_CUH
+#define ATTNI_HOPPER_F8_FLOAT_CUH
+
+typedef float f8_scores[BC / 2];
+typedef float f8_sums[4]; /* of p of a block: two for each row */
+
+/* A scale of 0 or below works on the bits of Q (this warpgroup's part), so that everything after may take it as
+ * positive. NaN (e5m2: inf too) gives NaN with a scale of 0. */
+DEVICE void f8_turn_queries(u32 *part, float scale) {
+    for (u32 i = threadIdx.x & 127; i < Q_PART_BYTES / 4; i += 128) {
+        const u32 x = part[i], odd_from = E5M2 ? 0x7c7c7c7cu : 0x7f7f7f7fu;
+        part[i] = scale < 0.0f ? x ^ 0x80808080u : __vcmpgeu4(x & 0x7f7f7f7fu, odd_from) & 0x7f7f7f7fu;
+    }
+}
+
+/* S = Q K^T of a block. */
+DEVICE void issue_scores(f8_scores &s, const matrix_place *w, int tile, int block) {
+    const u32 q = w->q + tile % Q_SLOTS * (WGS * Q_PART_BYTES >> 4),
+              k = w->k + block % STAGES * (K_BYTES >> 4);
+#pragma unroll
+    for (int i = 0; i < D / 32; i++) {
+        const u32 chunk = i / 4, inside = i % 4 * 2;
+        wgmma_shared(s, wgmma_descriptor(q + chunk * (64 * 128 >> 4) + inside),
+                     wgmma_descriptor(k + chunk * (BC * 128 >> 4) + inside), i > 0);
+    }
+    wgmma_commit();
+}
+
+/* The largest score of a row. */
+DEVICE float row_maximum(const f8_scores &s, int half) {
+    float x = s[half * 2], y = s[half * 2 + 1];
+#pragma unroll
+    for (int i = 1; i < GROUPS; i++) {
+        x = fmaxf(x, s[i * 4 + half * 2]);
+        y = fmaxf(y, s[i * 4 + half * 2 + 1]);
+    }
+    return quad_max(fmaxf(x, y));
+}
+
+/* The references that a tile begins with; f8_mend() finds better ones if it must. */
+DEVICE void f8_begin_rows(const f8_scores &s, const float *, f8_state *at) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        at->reference[half] = f8_reference_of(row_maximum(s, half) * at->scale, LOWEST);
+        at->sum[half] = 0.0f;
+    }
+}
+
+/* Four exponentials into e, and into the sums: two for each row. */
+DEVICE void f8_exponentials(const float *s, float *e, const f8_state *at, f8_sums &sum) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        e[j] = exp2_fast(fmaf(s[j], at->scale, -at->reference[j / 2]));
+        sum[j] += e[j];
+    }
+}
+
+/* p of the column groups [from, to), both even, packed as left operands: rows and rows + 8 of 16 keys at a time. */
+DEVICE void f8_probabilities(const f8_scores &s, u32 *p, const f8_state *at, f8_sums &sum, int from, int to,
+                             bool) {
+#pragma unroll
+    for (int i = from; i < to; i += 2) {
+        float e[8];
+        f8_exponentials(s + i * 4, e, at, sum);
+        f8_exponentials(s + i * 4 + 4, e + 4, at, sum);
+        p[i] = pack_e4m3(e[0], e[1], e[4], e[5]);
+        p[i + 1] = pack_e4m3(e[2], e[3], e[6], e[7]);
+    }
+}
+
+DEVICE float f8_sum_of(const f8_sums &sum, int half) { return sum[half * 2] + sum[half * 2 + 1]; }
+
+/* Rows that may have a p beyond 448, as a thread's sum of a block says, take their maximum as reference, and p is
+ * computed again. */
+DEVICE void f8_mend(const f8_scores &s, const float *, u32 (&p)[BC / 8], float (&t)[DV / 2], f8_state *at,
+                    float (&sum)[2], bool fresh) {
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float top = quad_max(sum[half]), old = at->reference[half],
+                    found = f8_reference_of(row_maximum(s, half) * at->scale, LOWEST);
+        at->reference[half] = top > GUARD ? found : old;
+        factor[half] = top > GUARD ? exp2_fast(old - found) : 1.0f;
+    }
+    f8_sums sums = {};
+    f8_probabilities(s, p, at, sums, 0, GROUPS, false);
+    sum[0] = f8_sum_of(sums, 0);
+    sum[1] = f8_sum_of(sums, 1);
+    if (!fresh) {
+        at->sum[0] *= factor[0];
+        at->sum[1] *= factor[1];
+        f8_rescale(t, factor);
+    }
+}
+
+#endif
