@@ -9,7 +9,7 @@
 
 #include "cuda/nvrtc.h"
 
-enum { ARGUMENTS = 9, HEADERS = 16 };
+enum { ARGUMENTS = 9, HEADERS = 32 };
 
 static char *read_text(const char *folder, const char *name) {
     char path[1024];
