@@ -5,6 +5,10 @@
 #include "cpu/emit.h"
 #include "cpu/forward_scores.h"
 
+/* Without optimization gcc 12's getexp and getmant are macros that turn a mask of 0xff into a char. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 /* log of positive numbers, off by 2e-9 and what rounding adds: 2 atanh((x - 1) / (x + 1)) of the mantissa, and the exponent. */
 SIMD_INLINE __m512d amx_log(__m512d x) {
     const __m512d one = _mm512_set1_pd(1), m = _mm512_getmant_pd(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
@@ -15,6 +19,8 @@ SIMD_INLINE __m512d amx_log(__m512d x) {
     for (int i = 7; i > 0; i -= 2) p = _mm512_fmadd_pd(p, y, _mm512_set1_pd(2.0 / i));
     return _mm512_fmadd_pd(e, _mm512_set1_pd(0.6931471805599453), _mm512_mul_pd(p, z));
 }
+
+#pragma GCC diagnostic pop
 
 /* LSE of 16 rows, -inf where nothing was seen. */
 static void row_lse(const tile_rows *r, int64_t first, float lse[SIMD_LANES]) {

@@ -185,11 +185,16 @@ SIMD_INLINE __m256i simd_to_bf16(vf x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
 }
 
+/* By the form with a mask: without optimization the other is a macro that -Wconversion does not like (gcc 12). */
+SIMD_INLINE __m256i simd_to_f16(vf x) {
+    return _mm512_maskz_cvtps_ph((__mmask16)0xffff, x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
 SIMD_INLINE void simd_store(attn_dtype dtype, void *p, vf x) {
     if (dtype == ATTN_F32)
         _mm512_storeu_ps(p, x);
     else if (dtype == ATTN_F16)
-        _mm256_storeu_si256(p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        _mm256_storeu_si256(p, simd_to_f16(x));
     else
         _mm256_storeu_si256(p, simd_to_bf16(x));
 }
@@ -202,7 +207,7 @@ SIMD_INLINE void simd_store_part(attn_dtype dtype, void *p, vf x, int64_t n) {
     else if (dtype == ATTN_F32)
         _mm512_mask_storeu_ps(p, m, x);
     else if (dtype == ATTN_F16)
-        _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        _mm256_mask_storeu_epi16(p, m, simd_to_f16(x));
     else
         _mm256_mask_storeu_epi16(p, m, simd_to_bf16(x));
 }
