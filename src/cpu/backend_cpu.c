@@ -8,7 +8,6 @@
 #include "cpu/plan_cpu.h"
 
 #define KEPT_BYTES ((size_t)64 << 20) /* of converted K and V, over all tasks */
-#define DECODE_CHUNK 2048 /* keys; fixed, so that results do not depend on threads */
 
 static attn_status context_open(attn_context *context) {
     attni_text_add(&context->description, "%s\ninstruction sets: portable", attni_cpu_features_get()->name);
@@ -100,10 +99,11 @@ static int64_t forward_slots(const attni_cpu_kernel *k, const attni_cpu_plan *c,
 }
 
 /*
- * Heads that one task takes together: all, whose rows lie side by side in memory, unless that leaves too few
- * pieces for the tasks. A divisor of heads_kv.
+ * Heads that one task takes together: all, whose rows lie side by side in memory, unless that leaves fewer of the
+ * largest pieces than tasks. A divisor of heads_kv.
  */
-static int64_t decode_heads(const attn_problem *p, int64_t pieces, int64_t threads) {
+static int64_t decode_heads(const attn_problem *p, int64_t largest, int64_t threads) {
+    const int64_t pieces = attni_ceil_div(p->seqlen_k, largest);
     int64_t heads = p->heads_kv;
     while (heads > 1 && (heads > 32 || p->batch * pieces * (p->heads_kv / heads) < threads)) {
         heads--;
@@ -126,14 +126,17 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     const attni_cpu_kernel *k = c->kernel;
     const bool decode = k->decode != NULL;
     c->sequences = rows == 0 ? 0 : p->batch * p->heads_kv;
-    c->piece_size = decode ? DECODE_CHUNK : forward_tile_rows(k, rows, c->sequences, threads);
-    c->pieces = attni_max(1, attni_ceil_div(decode ? p->seqlen_k : rows, c->piece_size));
+    c->piece_size =
+        decode ? attni_cpu_decode_largest(p->seqlen_k) : forward_tile_rows(k, rows, c->sequences, threads);
+    c->pieces =
+        decode ? attni_cpu_decode_pieces(p->seqlen_k) : attni_max(1, attni_ceil_div(rows, c->piece_size));
     /* far beyond any memory, and far below overflow */
     if ((double)c->sequences * (double)c->pieces * (double)(rows + 1) * (double)(p->dim_v + 2) > 0x1p58)
         return false;
     const int64_t total = c->sequences * c->pieces;
     c->threads = (int32_t)attni_max(1, attni_min(threads, total));
-    c->heads = decode ? decode_heads(p, c->pieces, threads) : 1;
+    c->heads = decode ? decode_heads(p, c->piece_size, threads) : 1;
+    c->parts = c->sequences / c->heads;
     c->partial_rows = decode ? rows : 0;
     c->partial_floats = (size_t)attni_round_up(c->partial_rows * (p->dim_v + 2), 16);
     c->slots = decode ? 1 : forward_slots(k, c, p);
@@ -143,7 +146,8 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     c->scratch_bytes =
         (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
     *workspace = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);
-    if (!decode) *workspace += (size_t)c->sequences * sizeof(atomic_llong);
+    *workspace +=
+        decode ? attni_cpu_decode_notes(c->parts, c->pieces) : (size_t)c->sequences * sizeof(atomic_llong);
     return true;
 }
 
@@ -199,7 +203,7 @@ static attn_status plan_open(attn_plan *plan) {
     }
     plan->backend_data = c;
     plan->kernel = c->kernel->name;
-    attni_text_add(&plan->description, "%lld pieces of %lld %s, %d tasks, workspace %zu bytes\n",
+    attni_text_add(&plan->description, "%lld pieces of up to %lld %s, %d tasks, workspace %zu bytes\n",
                    (long long)(c->sequences * c->pieces), (long long)c->piece_size,
                    c->kernel->decode != NULL ? "keys" : "rows", c->threads, plan->workspace_size);
     attni_text_add(&plan->description,

@@ -1,11 +1,66 @@
 /*
- * Decode: few queries, so the keys are split. Each chunk of keys gives partial (m, l, o) of its rows; then
- * the chunks of a sequence are merged in ascending order. Chunks are of a fixed size, so that a row's bits do
- * not depend on the number of threads.
+ * Decode: few queries, so the keys are split. Each piece of keys gives partial (m, l, o) of its rows, and the
+ * pieces of a sequence are merged in ascending order: a task that has finished the next in line merges it
+ * while it lies in its caches, else leaves it in the workspace for whoever merges the one before. None waits
+ * for another.
+ *
+ * Pieces halve toward the end of a sequence, so that tasks that are not equally fast end together, and their
+ * sizes follow from the number of keys alone, so that a row's bits do not depend on the number of threads.
  */
 #include "cpu/plan_cpu.h"
 
-#define MERGE_FLOATS 65536 /* that are worth a task: 10 to 20 us */
+/*
+ * Keys. A piece costs 2 to 5 us beside its keys, of which 256 take 70 us and more (8 heads of dim 128, 16
+ * bits).
+ */
+#define PIECE_MOST 1024
+#define PIECE_LEAST 256
+
+/* A task's view of a run. */
+typedef struct decode_task {
+    attni_cpu_loop *loop;
+    bool merging; /* it merges the piece that it has just computed */
+} decode_task;
+
+/* How far the merging of a part has come: of a batch's heads that are computed together. */
+typedef struct decode_part {
+    atomic_int merging; /* by some task */
+    int64_t merged;     /* pieces; of whom merges */
+} decode_part;
+
+/* The keys that a piece takes of those that are left: half of them, within bounds. */
+static int64_t piece_keys(int64_t left) {
+    int64_t keys = PIECE_MOST;
+    while (keys > PIECE_LEAST && 2 * keys > left) keys /= 2;
+    return attni_min(keys, left);
+}
+
+/* Where a piece of so many keys begins; those of PIECE_MOST are counted at once. */
+static int64_t piece_begin(int64_t keys, int64_t piece) {
+    const int64_t most = attni_min(piece, attni_max(0, keys / PIECE_MOST - 1));
+    int64_t begin = most * PIECE_MOST;
+    for (int64_t i = most; i < piece; i++) begin += piece_keys(keys - begin);
+    return begin;
+}
+
+/* How many pieces a sequence has; at least one, which says that nothing was seen. */
+static int64_t pieces_of(int64_t keys) {
+    int64_t pieces = attni_max(0, keys / PIECE_MOST - 1), left = keys - pieces * PIECE_MOST;
+    for (; left > 0; pieces++) left -= piece_keys(left);
+    return attni_max(1, pieces);
+}
+
+int64_t attni_cpu_decode_largest(int64_t keys) { return attni_max(1, piece_keys(keys)); }
+
+/* Of any number of keys up to keys: 1,023 have more pieces than 1,024. */
+int64_t attni_cpu_decode_pieces(int64_t keys) {
+    return attni_max(1, attni_max(0, keys / PIECE_MOST - 1) +
+                            attni_ceil_div(attni_min(keys, 2 * PIECE_MOST - 1), PIECE_LEAST));
+}
+
+size_t attni_cpu_decode_notes(int64_t parts, int64_t pieces) {
+    return (size_t)parts * (sizeof(decode_part) + (size_t)pieces * sizeof(atomic_uchar));
+}
 
 static attni_tile decode_tile(const attni_job *job, int64_t sequence) {
     attni_tile tile;
@@ -18,63 +73,118 @@ static attni_tile decode_tile(const attni_job *job, int64_t sequence) {
     return tile;
 }
 
-static attni_accum partial_of(const attni_cpu_loop *loop, int64_t sequence, int64_t piece) {
-    const attni_cpu_plan *plan = loop->plan;
-    float *base = (float *)(void *)(loop->workspace + (size_t)plan->threads * plan->scratch_bytes) +
-                  (size_t)(sequence * plan->pieces + piece) * plan->partial_floats;
+static attni_accum accum_at(const attni_cpu_plan *plan, float *base) {
     return (attni_accum){base, base + plan->partial_rows, base + 2 * plan->partial_rows};
 }
 
-/* How many chunks a sequence of k_len keys has; at least one, which says that nothing was seen. */
-static int64_t pieces_of(const attni_cpu_plan *plan, const attni_tile *tile) {
-    return attni_max(1, attni_ceil_div(tile->sequence.k_len, plan->piece_size));
+/* Where a piece waits to be merged; that of piece 0 is what the others are merged into. */
+static float *slot_of(const attni_cpu_loop *loop, int64_t sequence, int64_t piece) {
+    const attni_cpu_plan *plan = loop->plan;
+    return (float *)(void *)(loop->workspace + (size_t)plan->threads * plan->scratch_bytes) +
+           (size_t)(sequence * plan->pieces + piece) * plan->partial_floats;
 }
 
-static void chunk_task(void *args, int64_t index) {
-    attni_cpu_loop *loop = args;
+static decode_part *part_of(const attni_cpu_loop *loop, int64_t part) {
     const attni_cpu_plan *plan = loop->plan;
-    char *scratch = loop->workspace + (size_t)index * plan->scratch_bytes;
-    const int64_t parts = loop->job->p->heads_kv / plan->heads,
-                  total = plan->sequences / plan->heads * plan->pieces;
+    return (decode_part *)(void *)slot_of(loop, plan->sequences, 0) + part;
+}
+
+/* Of each piece of a part: whether it is in its slot. */
+static atomic_uchar *waiting_of(const attni_cpu_loop *loop, int64_t part) {
+    const attni_cpu_plan *plan = loop->plan;
+    return (atomic_uchar *)(void *)part_of(loop, plan->parts) + part * plan->pieces;
+}
+
+static bool next_piece(void *args, attni_decode_piece *piece) {
+    const decode_task *task = args;
+    attni_cpu_loop *loop = task->loop;
+    const attni_cpu_plan *plan = loop->plan;
+    const int64_t heads_kv = loop->job->p->heads_kv, parts = heads_kv / plan->heads; /* of a batch */
     for (;;) {
         const int64_t ticket = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed);
-        if (ticket >= total) return;
-        const int64_t batch = ticket / (plan->pieces * parts), piece = ticket / parts % plan->pieces,
-                      part = ticket % parts;
-        const int64_t sequence = batch * loop->job->p->heads_kv + part * plan->heads;
-        attni_tile tile = decode_tile(loop->job, sequence);
-        tile.heads = plan->heads;
-        if (tile.row_end == 0 || piece >= pieces_of(plan, &tile)) continue;
-        const int64_t begin = piece * plan->piece_size,
-                      end = attni_min(begin + plan->piece_size, tile.sequence.k_len);
-        plan->kernel->decode(loop->job, &tile, begin, end, partial_of(loop, sequence, piece),
-                             plan->pieces * (int64_t)plan->partial_floats, scratch);
+        if (ticket >= plan->parts * plan->pieces) return false;
+        const int64_t batch = ticket / (plan->pieces * parts), part = ticket % parts;
+        const int64_t sequence = batch * heads_kv + part * plan->heads;
+        piece->index = ticket / parts % plan->pieces;
+        piece->tile = decode_tile(loop->job, sequence);
+        piece->tile.heads = plan->heads;
+        const int64_t keys = piece->tile.sequence.k_len;
+        if (piece->tile.row_end == 0 || piece->index >= pieces_of(keys)) continue;
+        piece->key_begin = piece_begin(keys, piece->index);
+        piece->key_end = piece->key_begin + piece_keys(keys - piece->key_begin);
+        return true;
     }
 }
 
-static void merge_task(void *args, int64_t index) {
-    (void)index;
-    attni_cpu_loop *loop = args;
+/* A piece that waits in its slot into slot 0, if that is not its own; last: and out of it. */
+static void merge_slot(const attni_cpu_loop *loop, int64_t sequence, int64_t piece, bool last) {
     const attni_cpu_plan *plan = loop->plan;
-    for (;;) {
-        const int64_t sequence = atomic_fetch_add_explicit(&loop->ticket, 1, memory_order_relaxed);
-        if (sequence >= plan->sequences) return;
-        const attni_tile tile = decode_tile(loop->job, sequence);
-        plan->kernel->merge(loop->job, &tile, partial_of(loop, sequence, 0), (int64_t)plan->partial_floats,
-                            pieces_of(plan, &tile));
+    for (int64_t head = 0; head < plan->heads && (piece > 0 || last); head++) {
+        const attni_tile tile = decode_tile(loop->job, sequence + head);
+        const attni_accum none = {NULL, NULL, NULL};
+        plan->kernel->merge(loop->job, &tile, accum_at(plan, slot_of(loop, sequence + head, 0)),
+                            piece == 0 ? none : accum_at(plan, slot_of(loop, sequence + head, piece)), last);
     }
 }
 
-/* A few partial rows are merged sooner than other threads have begun. */
-static int64_t merge_tasks(const attni_cpu_plan *plan) {
-    const int64_t floats = plan->sequences * plan->pieces * (int64_t)plan->partial_floats;
-    return attni_max(1, attni_min(plan->threads, floats / MERGE_FLOATS));
+static attni_decode_place place_of(void *args, const attni_decode_piece *piece) {
+    decode_task *task = args;
+    const attni_cpu_loop *loop = task->loop;
+    const attni_cpu_plan *plan = loop->plan;
+    decode_part *part = part_of(loop, piece->tile.index / plan->heads);
+    task->merging = atomic_exchange(&part->merging, 1) == 0;
+    if (task->merging && part->merged != piece->index) {
+        atomic_store(&part->merging, 0);
+        task->merging = false;
+    }
+    return (attni_decode_place){
+        .partial = accum_at(plan, slot_of(loop, piece->tile.index, task->merging ? 0 : piece->index)),
+        .stride = plan->pieces * (int64_t)plan->partial_floats,
+        .merge = task->merging && piece->index > 0};
+}
+
+/*
+ * Who finds a part not being merged merges all that follows in order. A piece that comes to wait meanwhile is
+ * seen by the one who merges, before or after it lets go, or its own task finds the part free.
+ */
+static void piece_done(void *args, const attni_decode_piece *piece) {
+    const decode_task *task = args;
+    const attni_cpu_loop *loop = task->loop;
+    const int64_t first = piece->tile.index, number = first / loop->plan->heads;
+    const int64_t pieces = pieces_of(piece->tile.sequence.k_len);
+    decode_part *part = part_of(loop, number);
+    atomic_uchar *waiting = waiting_of(loop, number);
+    bool merging = task->merging;
+    if (!merging) atomic_store(&waiting[piece->index], 1);
+    for (;; merging = false) {
+        if (!merging && atomic_exchange(&part->merging, 1) != 0) return;
+        int64_t next = part->merged;
+        if (merging && ++next == pieces) merge_slot(loop, first, 0, true);
+        for (; next < pieces && atomic_load(&waiting[next]) != 0; next++)
+            merge_slot(loop, first, next, next + 1 == pieces);
+        part->merged = next;
+        atomic_store(&part->merging, 0);
+        if (next == pieces || atomic_load(&waiting[next]) == 0) return;
+    }
+}
+
+static void run_task(void *args, int64_t index) {
+    attni_cpu_loop *loop = args;
+    decode_task task = {loop, false};
+    const attni_decode_pieces pieces = {next_piece, place_of, piece_done, &task};
+    loop->plan->kernel->decode(loop->job, &pieces,
+                               loop->workspace + (size_t)index * loop->plan->scratch_bytes);
 }
 
 void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace) {
     const attn_context_options *o = &plan->context->options;
     attni_cpu_loop loop = {job, plan->backend_data, workspace, 0, NULL};
-    o->parallel_for(o->pool, loop.plan->threads, chunk_task, &loop);
-    atomic_store(&loop.ticket, 0);
-    o->parallel_for(o->pool, merge_tasks(loop.plan), merge_task, &loop);
+    for (int64_t part = 0; part < loop.plan->parts; part++) {
+        decode_part *p = part_of(&loop, part);
+        atomic_uchar *waiting = waiting_of(&loop, part);
+        atomic_init(&p->merging, 0);
+        p->merged = 0;
+        for (int64_t i = 0; i < loop.plan->pieces; i++) atomic_init(&waiting[i], 0);
+    }
+    o->parallel_for(o->pool, loop.plan->threads, run_task, &loop);
 }

@@ -26,14 +26,15 @@
 
 /* K or V of the task's heads: base of the first key and head, bytes from key to key and head to head. */
 typedef struct decode_panel {
-    const char *base;
+    const char *base,
+        *after; /* after: of the keys that follow the last block, those of another piece; or null */
     int64_t key_stride, head_stride, bytes; /* bytes of one row */
     int64_t far_head, far_stride;           /* in the order of prefetching: head to head, a stream's rows */
 } decode_panel;
 
 static decode_panel panel_of(const char *base, int64_t key_stride, int64_t head_stride, int64_t heads,
                              int64_t bytes) {
-    decode_panel p = {base, key_stride, head_stride, bytes, head_stride, key_stride};
+    decode_panel p = {base, NULL, key_stride, head_stride, bytes, head_stride, key_stride};
     /* where the heads of a key lie side by side a stream's rows are one stretch, to be gone through in order */
     if (heads * head_stride == key_stride) {
         p.far_head = head_stride * DECODE_RUN;
@@ -94,7 +95,8 @@ SIMD_INLINE decode_block block_of(const decode_panel *panel, int64_t head, int64
         .step = DECODE_RUN * panel->key_stride,
         .near_step = DECODE_RUN * next->key_stride,
     };
-    if (ahead >= keys) b.far = b.rows;
+    if (next_key >= keys) b.near = next->after != NULL ? next->after + next_head * next->head_stride : b.rows;
+    if (ahead >= keys) b.far = panel->after != NULL ? panel->after + head * panel->far_head : b.rows;
     if (ahead > keys) copy_block(panel, keys - key, last, &b);
     return b;
 }

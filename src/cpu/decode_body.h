@@ -1,5 +1,5 @@
 /*
- * Decode for one chunk of keys and several kv heads: few query rows (heads of a group, a few queries), so
+ * Decode for one piece of keys and several kv heads: few query rows (heads of a group, a few queries), so
  * memory is the limit, and each byte of K and V is read and converted once for all rows. Written once over
  * the vector layer.
  *
@@ -24,14 +24,22 @@
  * bursts of 16 lines and more (slower), during softmax too (2.5% slower), queries and sums of the next head
  * to L1 (3% slower), a line of each page table ahead (equal), none (half the speed); streams 16 keys apart
  * instead of 4, over stretches of 64 keys (1 to 4% faster in a virtual machine where a translation takes 400
- * ns, 1 to 4% slower in one where it takes 160), and the chunk's quarters (the same, and 1 to 8% slower);
- * streams begun at several places of a page (equal); chunks of 1,024 and 512 keys (1 and 4% slower); softmax
- * inlined (equal); K and V in the order of memory, all heads of a key, with o in L1 instead of registers (a
- * trial loop, 7% slower); prefetches of several pages at once, eight to sixteen blocks ahead, for their
- * translations (equal); K and V to L1 by prefetchnta (2% faster idle in one machine, equal in another); to L1
- * a step instead of a phase ahead (4% slower with nothing computed: late lines); a head's next two or four
- * blocks before the next head, so that its queries and sums stay in L1 (2 and 5% slower with nothing computed,
- * as what is prefetched waits longer). Queries and sums that stay in L1 would give 5%, no softmax 4%.
+ * ns, 1 to 4% slower in one where it takes 160), and the quarters of 2,048 keys (the same, and 1 to 8%
+ * slower); streams begun at several places of a page (equal); softmax inlined (equal); K and V in the order
+ * of memory, all heads of a key, with o in L1 instead of registers (a trial loop, 7% slower), K so by four
+ * keys at once and V by 4, 8 or 16 (5% slower beside a busy hardware thread, equal beside an idle one: what
+ * the order gains the shorter loops lose); prefetches of several pages at once, eight to sixteen blocks
+ * ahead, for their translations (equal); K and V to L1 by prefetchnta (2% faster idle in one machine, equal
+ * in another); to L1 a step instead of a phase ahead (4% slower with nothing computed: late lines); a head's
+ * next two or four blocks before the next head, so that its queries and sums stay in L1 (2 and 5% slower with
+ * nothing computed, as what is prefetched waits longer); 4 or 2 of the 8 heads at once (12 and 18% slower); q
+ * and p as operands from memory instead of registers (up to 5% slower); all dims unrolled (equal); q k by
+ * vdpbf16ps, which takes two cycles (3% slower). Queries and sums that stay in L1 would give 5%, no softmax
+ * 4%.
+ * What can be had: the loop that only reads, with 8, 12 and 16 multiply-adds a line that depend on nothing
+ * read, is 3, 6 and 8% slower beside an idle hardware thread and 8, 14 and 17% beside a busy one, though
+ * alone they take less than half of its time. Decode has 10 a line with its conversions, and 3 more for
+ * folding and softmax.
  */
 #ifndef ATTNI_DECODE_BODY_H
 #define ATTNI_DECODE_BODY_H
@@ -229,12 +237,47 @@ SIMD_INLINE void decode_all_values(const int rows, const attn_dtype dtype, const
     if (dim % DECODE_STEP != 0) value_rest(dtype, w, s, h, v, dim);
 }
 
-/* ---------------------------------------------------------------- the chunk */
+/* ---------------------------------------------------------------- the piece */
 
-SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attni_job *job,
+/* The keys of a piece that its rows see. */
+static void see_keys(const attni_job *job, const attni_decode_piece *piece, decode_range *seen) {
+    const attni_sequence *s = &piece->tile.sequence;
+    int64_t begin = INT64_MAX, end = 0;
+    seen->full_begin = piece->key_begin;
+    seen->full_end = piece->key_end;
+    for (int64_t row = 0; row < piece->tile.row_end; row++) {
+        int64_t row_begin, row_end;
+        attni_visible(job->p, s, s->query_start + row / job->group, &row_begin, &row_end);
+        seen->row_begin[row] = row_begin;
+        seen->row_end[row] = row_end;
+        seen->full_begin = attni_max(seen->full_begin, row_begin);
+        seen->full_end = attni_min(seen->full_end, row_end);
+        if (row_begin >= row_end) continue;
+        begin = attni_min(begin, row_begin);
+        end = attni_max(end, row_end);
+    }
+    /* Blocks begin at multiples of DECODE_KEYS, whatever the rows see: a row's bits depend on itself alone. */
+    seen->begin =
+        attni_max(piece->key_begin, begin == INT64_MAX ? piece->key_end : begin / DECODE_KEYS * DECODE_KEYS);
+    seen->end = attni_min(piece->key_end, end);
+}
+
+/* Takes the task's next piece, for what is prefetched under this one's last block. */
+static SIMD_CALLED void look_ahead(const attni_job *job, decode_scratch *w) {
+    w->asked = true;
+    w->k.after = w->v.after = NULL;
+    w->more = w->pieces->next(w->pieces->args, &w->next);
+    if (!w->more) return;
+    see_keys(job, &w->next, &w->seen_next);
+    if (w->seen_next.begin >= w->seen_next.end) return;
+    w->k.after = attni_k_row(job, &w->next.tile, w->seen_next.begin);
+    w->v.after = attni_v_row(job, &w->next.tile, w->seen_next.begin);
+}
+
+SIMD_INLINE void decode_piece(const int rows, const attn_dtype dtype, const attni_job *job,
                               const attni_tile *tile, decode_scratch *w, int64_t key_begin, int64_t keys) {
     const attn_problem *p = job->p;
-    const decode_panel k = w->k, v = w->v;
+    decode_panel k = w->k, v = w->v;
     /*
      * The values of a head follow the next head's scores, so that neither waits for softmax:
      * scores(h + 1), values(h), softmax(h + 1), scores(h + 2), values(h + 1), ...
@@ -248,6 +291,11 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
     for (;;) {
         const int64_t count = attni_min(DECODE_KEYS, keys - key);
         decode_head *h = &w->heads[i];
+        if (i == 0 && count > 0 && key + DECODE_KEYS >= keys) {
+            look_ahead(job, w);
+            k.after = w->k.after;
+            v.after = w->v.after;
+        }
         if (before == NULL) before = h;
         const bool last = i + 1 == w->count;
         if (count > 0) {
@@ -264,7 +312,8 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
         begun = true;
         if (count <= 0) return;
         one.head_kv = tile->head_kv + h->head;
-        if (plain && key_begin + key >= w->full_begin && key_begin + key + DECODE_KEYS <= w->full_end) {
+        if (plain && key_begin + key >= w->seen.full_begin &&
+            key_begin + key + DECODE_KEYS <= w->seen.full_end) {
             all_probabilities(w, h, s);
         } else {
             for (int64_t row = 0; row < h->rows; row++)
@@ -285,11 +334,11 @@ SIMD_INLINE void decode_chunk(const int rows, const attn_dtype dtype, const attn
 SIMD_INLINE void decode_dtype(const attn_dtype dtype, const attni_job *job, const attni_tile *tile,
                               decode_scratch *w, int64_t begin, int64_t keys) {
     if (w->slots == 1)
-        decode_chunk(1, dtype, job, tile, w, begin, keys);
+        decode_piece(1, dtype, job, tile, w, begin, keys);
     else if (w->slots == 4 && !DECODE_COMPACT)
-        decode_chunk(4, dtype, job, tile, w, begin, keys);
+        decode_piece(4, dtype, job, tile, w, begin, keys);
     else
-        decode_chunk(ATTNI_DECODE_ROWS, dtype, job, tile, w, begin, keys);
+        decode_piece(ATTNI_DECODE_ROWS, dtype, job, tile, w, begin, keys);
 }
 
 /* Not inlined: compilers take longer over one large function than over three. */
@@ -311,118 +360,5 @@ static SIMD_CALLED void decode_bf16(const attni_job *job, const attni_tile *tile
 #else
 #define decode_bf16 decode_f16
 #endif
-
-/* DECODE_STEP numbers in memory's order to the order of simd_load_two, and back. */
-static void order_lanes(attn_dtype dtype, const float *from, float *to) {
-    const bool apart = SIMD_EVEN_ODD && dtype == ATTN_BF16;
-    for (int i = 0; !apart && i < DECODE_STEP; i++) to[i] = from[i];
-    for (int i = 0; apart && i < SIMD_LANES; i++) {
-        to[i] = from[2 * i];
-        to[SIMD_LANES + i] = from[2 * i + 1];
-    }
-}
-
-static void unorder_lanes(attn_dtype dtype, const float *from, float *to) {
-    const bool apart = SIMD_EVEN_ODD && dtype == ATTN_BF16;
-    for (int i = 0; !apart && i < DECODE_STEP; i++) to[i] = from[i];
-    for (int i = 0; apart && i < SIMD_LANES; i++) {
-        to[2 * i] = from[i];
-        to[2 * i + 1] = from[SIMD_LANES + i];
-    }
-}
-
-/* q of a head's rows, as score_keys wants it. */
-static void load_queries(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
-                         decode_head *h) {
-    float floats[ATTNI_DIM_LIMIT + DECODE_STEP] = {0};
-    for (int64_t row = 0; row < h->rows; row++) {
-        simd_pack_floats(job->p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, job->p->dim_qk);
-        for (int64_t d = 0; d < job->p->dim_qk; d += DECODE_STEP)
-            order_lanes(job->p->dtype_kv, floats + d, h->q + d * w->slots + row * DECODE_STEP);
-        set_reference(w, h, row, -INFINITY);
-    }
-}
-
-/* The states of all heads before the first key, while the first block, of keys [begin, end), comes from memory. */
-static void prepare_heads(const attni_job *job, const attni_tile *tile, decode_scratch *w, int64_t begin,
-                          int64_t keys) {
-    const attn_problem *p = job->p;
-    const int64_t size = p->dtype_kv == ATTN_F32 ? 4 : 2;
-    w->k = panel_of(attni_k_row(job, tile, begin), p->k.seqlen * size, p->k.heads * size, tile->heads,
-                    p->dim_qk * size);
-    w->v = panel_of(attni_v_row(job, tile, begin), p->v.seqlen * size, p->v.heads * size, tile->heads,
-                    p->dim_v * size);
-    attni_tile one = *tile;
-    for (int64_t i = 0; i < w->count; i++) {
-        decode_head *h = &w->heads[i];
-        one.head_kv = tile->head_kv + h->head;
-        memset(h->q, 0, (size_t)decode_head_floats(w->slots, p->dim_qk, p->dim_v) * sizeof(float));
-        memset(h->l, 0, sizeof h->l);
-        load_queries(job, &one, w, h);
-        prefetch_first(&w->k, h->head, keys);
-        prefetch_first(&w->v, h->head, keys);
-    }
-    memset(w->s, 0, 2 * ATTNI_DECODE_ROWS * DECODE_KEYS * sizeof(float));
-}
-
-/* A head's rows into its partial arrays, in natural units: m rounds to float, l and o take the difference. */
-static void decode_finish(const attni_job *job, const decode_scratch *w, const decode_head *h,
-                          attni_accum partial) {
-    const int64_t dim_v = job->p->dim_v;
-    for (int64_t row = 0; row < h->rows; row++) {
-        const int64_t at = h->row_begin + row;
-        const float l = vf_sum(vf_load(h->l + row * SIMD_LANES));
-        const double m = (double)h->m[row] * w->units.to_natural;
-        const float rounded = (float)m, rest = l == 0 ? 1 : (float)exp(m - rounded);
-        const vf factor = vf_set1(rest * job->dropout_scale);
-        partial.m[at] = rounded;
-        partial.l[at] = l * rest;
-        for (int64_t d = 0; d < dim_v; d += DECODE_STEP) {
-            float floats[DECODE_STEP];
-            unorder_lanes(job->p->dtype_kv, h->o + row * w->ld_o + d, floats);
-            for (int64_t i = 0; i < DECODE_STEP && d + i < dim_v; i += SIMD_LANES)
-                simd_store_part(ATTN_F32, partial.o + at * dim_v + d + i, vf_mul(vf_load(floats + i), factor),
-                                attni_min(SIMD_LANES, dim_v - d - i));
-        }
-    }
-}
-
-static void decode_tile_chunk(const attni_job *job, const attni_tile *tile, int64_t key_begin,
-                              int64_t key_end, attni_accum partial, int64_t partial_stride, void *scratch) {
-    const attn_problem *p = job->p;
-    const attni_sequence *s = &tile->sequence;
-    decode_scratch w;
-    decode_carve(&w, scratch, tile->heads, tile->row_end, p->dim_qk, p->dim_v);
-    w.units = score_units_of(job);
-    int64_t seen_begin = INT64_MAX, seen_end = 0;
-    w.full_begin = key_begin;
-    w.full_end = key_end;
-    for (int64_t row = 0; row < tile->row_end; row++) {
-        attni_visible(p, s, s->query_start + row / job->group, &w.begin[row], &w.end[row]);
-        w.full_begin = attni_max(w.full_begin, w.begin[row]);
-        w.full_end = attni_min(w.full_end, w.end[row]);
-        if (w.begin[row] >= w.end[row]) continue;
-        seen_begin = attni_min(seen_begin, w.begin[row]);
-        seen_end = attni_max(seen_end, w.end[row]);
-    }
-    /* Blocks begin at multiples of DECODE_KEYS, whatever the rows see: a row's bits depend on itself alone. */
-    const int64_t begin =
-        attni_max(key_begin, seen_begin == INT64_MAX ? key_end : seen_begin / DECODE_KEYS * DECODE_KEYS);
-    const int64_t end = attni_min(key_end, seen_end);
-    prepare_heads(job, tile, &w, begin, end - begin);
-    if (begin < end) {
-        if (p->dtype_kv == ATTN_F32)
-            decode_f32(job, tile, &w, begin, end - begin);
-        else if (p->dtype_kv == ATTN_F16)
-            decode_f16(job, tile, &w, begin, end - begin);
-        else
-            decode_bf16(job, tile, &w, begin, end - begin);
-    }
-    for (int64_t i = 0; i < w.count; i++) {
-        const int64_t offset = w.heads[i].head * partial_stride;
-        decode_finish(job, &w, &w.heads[i],
-                      (attni_accum){partial.m + offset, partial.l + offset, partial.o + offset});
-    }
-}
 
 #endif

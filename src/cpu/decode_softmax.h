@@ -76,10 +76,11 @@ static void decode_softmax(const attni_job *job, const attni_tile *tile, const d
         decode_options(job, tile, tile_row, key, count, s);
         lanes_of_keys(s);
     }
-    if (count < DECODE_KEYS || key < w->begin[tile_row] || key + count > w->end[tile_row])
+    if (count < DECODE_KEYS || key < w->seen.row_begin[tile_row] || key + count > w->seen.row_end[tile_row])
         for (int64_t j = 0; j < DECODE_KEYS; j++) {
             const int64_t at = key + lane_key(j);
-            if (at >= key + count || at < w->begin[tile_row] || at >= w->end[tile_row]) s[j] = -INFINITY;
+            if (at >= key + count || at < w->seen.row_begin[tile_row] || at >= w->seen.row_end[tile_row])
+                s[j] = -INFINITY;
         }
     row_probabilities(w, h, row, s);
     if (job->options & ATTNI_DROPOUT) {

@@ -24,6 +24,11 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
     x[1] = n > first ? simd_load_part(dtype, bytes + SIMD_LANES * (dtype == ATTN_F32 ? 4 : 2), n - first)
                      : vf_zero();
 }
+
+SIMD_INLINE void simd_in_order(attn_dtype dtype, vf x[2]) {
+    (void)dtype;
+    (void)x;
+}
 #endif
 
 /* 1: 16-bit dtypes share their code, and 2 to 4 rows run as eight. */
@@ -47,6 +52,13 @@ typedef struct decode_head {
     float l[ATTNI_DECODE_ROWS * SIMD_LANES]; /* a row's sum, in parts */
 } decode_head;
 
+/* The keys of a piece that its rows see. */
+typedef struct decode_range {
+    int64_t begin, end;           /* that any row sees; from the beginning of a block */
+    int64_t full_begin, full_end; /* that all rows see */
+    int64_t row_begin[DECODE_TILE_ROWS], row_end[DECODE_TILE_ROWS];
+} decode_range;
+
 typedef struct decode_scratch {
     decode_head *heads;
     int64_t count;
@@ -54,9 +66,11 @@ typedef struct decode_scratch {
     char *last; /* the rows of a block that is not whole */
     int64_t slots, ld_o;
     score_units units;
-    int64_t begin[DECODE_TILE_ROWS], end[DECODE_TILE_ROWS]; /* the keys that a row sees */
-    int64_t full_begin, full_end;                           /* those that all rows see, of this chunk */
-    decode_panel k, v;                                      /* from the first key that any row sees */
+    decode_panel k, v; /* from the first key that any row sees */
+    const attni_decode_pieces *pieces;
+    attni_decode_piece next; /* if more */
+    bool asked, more;
+    decode_range seen, seen_next;
 } decode_scratch;
 
 /* Rows that the loops are compiled for, which a head of so many rows takes. */

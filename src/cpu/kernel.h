@@ -60,20 +60,53 @@ typedef struct attni_kept {
 /* Forward: computes a tile's rows over all of its keys and emits each (emit.h). */
 typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, void *scratch);
 
-/* Decode: rows 0 to row_end (few) of each of the tile's heads over the keys [key_begin, key_end) into the partial
- * arrays m[row], l[row], o[row][dim_v] of the first head; the next head's lie partial_stride floats further. */
-typedef void (*attni_decode_fn)(const attni_job *job, const attni_tile *tile, int64_t key_begin,
-                                int64_t key_end, attni_accum partial, int64_t partial_stride, void *scratch);
-
-/* And what the chunks gave, of which there are so many, stride floats apart, merged into the first and emitted. */
-typedef void (*attni_merge_fn)(const attni_job *job, const attni_tile *tile, attni_accum first,
-                               int64_t stride, int64_t pieces);
+/*
+ * Decode, one piece of work: rows 0 to row_end (few) of each of the tile's heads over the keys [key_begin,
+ * key_end).
+ */
+typedef struct attni_decode_piece {
+    attni_tile tile;
+    int64_t index; /* of the sequence's pieces */
+    int64_t key_begin, key_end;
+} attni_decode_piece;
 
 /*
- * Backward: one chunk of rows (tile) against one chunk of keys of a sequence, either of which may be empty. dq, dk,
- * dv and delta are arrays of the whole sequence: [row or key][dims rounded up to ATTNI_BACKWARD_ALIGN], and D of each
- * row. first: nothing was added to these rows and keys yet, delta is unknown and the panels are empty. last: all has been, so gradients
- * are written. Rows of the arrays exist up to the chunk's size rounded up.
+ * What becomes of a piece: stored at partial (m[row], l[row], o[row][dim_v] of the first head; the next
+ * head's lie stride floats further), or merged into what is there.
+ */
+typedef struct attni_decode_place {
+    attni_accum partial;
+    int64_t stride;
+    bool merge;
+} attni_decode_place;
+
+/*
+ * A task's pieces. A kernel asks for the next while the last keys of this one are still to be done, so that
+ * the memory never waits: no sooner, or a slow task would keep what others could do.
+ */
+typedef struct attni_decode_pieces {
+    bool (*next)(void *args, attni_decode_piece *piece); /* false: none is left */
+    attni_decode_place (*place)(void *args,
+                                const attni_decode_piece *piece); /* of a piece that is computed */
+    void (*done)(void *args, const attni_decode_piece *piece); /* and in its place */
+    void *args;
+} attni_decode_pieces;
+
+typedef void (*attni_decode_fn)(const attni_job *job, const attni_decode_pieces *pieces, void *scratch);
+
+/*
+ * One head's partial arrays of a piece (m null: of none) merged into those of the pieces before it; then, if
+ * emit, the rows of these are emitted.
+ */
+typedef void (*attni_merge_fn)(const attni_job *job, const attni_tile *tile, attni_accum into,
+                               attni_accum piece, bool emit);
+
+/*
+ * Backward: one chunk of rows (tile) against one chunk of keys of a sequence, either of which may be empty.
+ * dq, dk, dv and delta are arrays of the whole sequence: [row or key][dims rounded up to
+ * ATTNI_BACKWARD_ALIGN], and D of each row. first: nothing was added to these rows and keys yet, delta is
+ * unknown and the panels are empty. last: all has been, so gradients are written. Rows of the arrays exist up
+ * to the chunk's size rounded up.
  */
 typedef struct attni_chunk {
     attni_tile tile;
@@ -105,7 +138,10 @@ typedef struct attni_cpu_kernel {
     attni_decode_fn decode;
     attni_merge_fn merge; /* decode */
     attni_backward_fn backward;
-    /* backward, or null: of a chunk's rows and keys as the kernel reads them, which are kept between its pairs */
+    /*
+     * backward, or null: of a chunk's rows and keys as the kernel reads them, which are kept between its
+     * pairs
+     */
     size_t (*panel_bytes)(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v);
     size_t (*scratch_bytes)(int64_t rows_or_heads, int64_t slots_or_keys, int64_t dim_qk, int64_t dim_v);
 } attni_cpu_kernel;

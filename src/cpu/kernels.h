@@ -9,10 +9,9 @@
     size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);               \
     enum { attni_##name##_rows = most_rows, attni_##name##_multiple = multiple, attni_##name##_keys = keys };
 #define DECODE(name, isa, dtypes, bf16_only, most_rows)                                                      \
-    void attni_##name(const attni_job *job, const attni_tile *tile, int64_t begin, int64_t end,              \
-                      attni_accum partial, int64_t partial_stride, void *scratch);                           \
-    void attni_##name##_merge(const attni_job *job, const attni_tile *tile, attni_accum first,               \
-                              int64_t stride, int64_t pieces);                                               \
+    void attni_##name(const attni_job *job, const attni_decode_pieces *pieces, void *scratch);               \
+    void attni_##name##_merge(const attni_job *job, const attni_tile *tile, attni_accum into,                \
+                              attni_accum piece, bool emit);                                                 \
     size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);               \
     enum { attni_##name##_rows = most_rows };
 #define BACKWARD(name, isa, dtypes, bf16_only, rows, keys, panels)                                           \

@@ -8,13 +8,14 @@ typedef struct attni_cpu_plan {
     const attni_cpu_kernel *kernel;
     int32_t threads;      /* tasks of a run */
     int64_t sequences;    /* batch * heads_kv */
-    int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: chunks of keys */
-    int64_t piece_size;   /* rows of a tile; keys of a chunk */
+    int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: of keys, at most */
+    int64_t piece_size;   /* rows of a tile; keys of the largest piece */
     int64_t slots;        /* forward: blocks of K and V that a task keeps */
     int64_t heads;        /* decode: kv heads of a task's piece */
     size_t scratch_bytes; /* of a task */
     int64_t partial_rows;  /* decode: of one piece */
     size_t partial_floats; /* of its m, l and o */
+    int64_t parts;         /* decode: sequences / heads, whose pieces are merged together */
     /* backward; kernel null: not needed */
     const attni_cpu_kernel *backward;
     int64_t chunk_rows, chunk_keys;
@@ -38,6 +39,14 @@ typedef struct attni_cpu_loop {
 
 void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *workspace);
 void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace);
+
+/*
+ * Keys of the largest piece, most pieces of up to so many keys, and bytes of what decode notes for parts of
+ * them.
+ */
+int64_t attni_cpu_decode_largest(int64_t keys);
+int64_t attni_cpu_decode_pieces(int64_t keys);
+size_t attni_cpu_decode_notes(int64_t parts, int64_t pieces);
 
 /* Cuts the backward of a plan whose backward kernel is chosen; bytes of its workspace, 0 if they overflow. */
 size_t attni_cpu_backward_cut(const attn_plan *plan, attni_cpu_plan *cut);

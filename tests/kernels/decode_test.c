@@ -24,7 +24,7 @@ static void test_shape(attn_context *context, attn_isa isa, attn_dtype dtype, in
         sizes.v = (attn_strides){0, sizes.dim_v, keys * sizes.dim_v};
     }
     packed a = packed_make(&sizes, dtype, &random);
-    NEED(packed_run(&a, context, isa, 2));
+    NEED(packed_run(&a, context, isa, 3));
     attni_reference_result truth = {.o = test_memory((size_t)a.o_count * sizeof(double)),
                                     .lse = test_memory((size_t)a.rows * sizeof(double))};
     NEED(attni_reference_forward(&a.problem, &a.tensors, &truth) == 0);
@@ -48,10 +48,10 @@ static void test_shape(attn_context *context, attn_isa isa, attn_dtype dtype, in
 }
 
 int main(void) {
-    static const int64_t keys[] = {1, 16, 63, 64, 65, 80, 272, 2112};
+    static const int64_t keys[] = {1, 16, 63, 64, 65, 80, 272, 1023, 2112, 3071};
     static const int64_t groups[] = {1, 4, 8};
     static const attn_dtype dtypes[] = {ATTN_F32, ATTN_F16, ATTN_BF16};
-    attn_context *context = test_context(2);
+    attn_context *context = test_context(3);
     for (int isa = ATTN_ISA_PORTABLE; isa <= ATTN_ISA_NEON_BF16; ++isa) {
         if (!test_has_tier((attn_isa)isa)) continue;
         for (size_t k = 0; k < sizeof keys / sizeof *keys; ++k)

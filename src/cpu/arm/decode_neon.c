@@ -1,20 +1,18 @@
 /* decode_neon: see decode_body.h. */
 #include "cpu/arm/simd_neon.h"
 
-#include "cpu/decode_body.h"
-#include "cpu/decode_merge.h"
+#include "cpu/decode_task.h"
 #include "cpu/kernels.h"
 
 _Static_assert(DECODE_TILE_ROWS == attni_decode_neon_rows, "kernels.def and decode_neon.c disagree");
 
-void attni_decode_neon(const attni_job *job, const attni_tile *tile, int64_t begin, int64_t end,
-                       attni_accum partial, int64_t partial_stride, void *scratch) {
-    decode_tile_chunk(job, tile, begin, end, partial, partial_stride, scratch);
+void attni_decode_neon(const attni_job *job, const attni_decode_pieces *pieces, void *scratch) {
+    decode_task(job, pieces, scratch);
 }
 
-void attni_decode_neon_merge(const attni_job *job, const attni_tile *tile, attni_accum first, int64_t stride,
-                             int64_t pieces) {
-    decode_merge(job, tile, first, stride, pieces);
+void attni_decode_neon_merge(const attni_job *job, const attni_tile *tile, attni_accum into,
+                             attni_accum piece, bool emit) {
+    decode_merge(job, tile, into, piece, emit);
 }
 
 size_t attni_decode_neon_scratch(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {

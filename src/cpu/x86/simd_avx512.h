@@ -130,6 +130,15 @@ SIMD_INLINE void simd_even_odd(__m512i pairs, vf x[2]) {
     x[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
 }
 
+/* What simd_load_two gave, in the order of memory. */
+SIMD_INLINE void simd_in_order(attn_dtype dtype, vf x[2]) {
+    if (dtype != ATTN_BF16) return;
+    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const vf even = x[0];
+    x[0] = _mm512_permutex2var_ps(even, low, x[1]);
+    x[1] = _mm512_permutex2var_ps(even, _mm512_add_epi32(low, _mm512_set1_epi32(8)), x[1]);
+}
+
 SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
     if (dtype == ATTN_BF16) {
         simd_even_odd(_mm512_loadu_si512(p), x);
