@@ -6,7 +6,7 @@ usage: bench/cuda_cudnn.py LIBATTN.SO [--suites plain,f16,f8,options,data,length
 
 plain    bf16, 16k tokens, hidden size 2048: the library beside cuDNN
 f16      the same in f16, with the library's bf16 beside both
-f8       e4m3 (o in bf16), with both in bf16
+f8       e4m3, a scale for each tensor (o in bf16), with both in bf16; and the queries of `data`
 options  bf16 with one option each, beside plain
 data     8192 keys: queries times 1, 3, 10 and 40, keys that grow by 1 and 8 nats a 128; bf16, bf16 with exact
          references, f16
@@ -71,9 +71,16 @@ def f16_suite():
             for s in plain_shapes()]
 
 
+def f8_cases(shape):
+    scales = {"has_scales": 1}
+    return [Case("cudnn", shape), Case("attn bf16", shape), Case("attn e4m3", shape, "e4m3", scales),
+            Case("exact", shape, "e4m3", scales, exact=1)]
+
+
 def f8_suite():
-    return [Group("f8", "x1", [Case("cudnn", s), Case("attn bf16", s), Case("attn e4m3", s, "e4m3")])
-            for s in plain_shapes() if s.dim == 128 or (s.dim in (64, 256) and s.keys in (2048, 8192))]
+    return ([Group("f8", "x1", f8_cases(s)) for s in plain_shapes()
+             if s.dim == 128 or (s.dim in (64, 256) and s.keys in (2048, 8192))]
+            + [Group("f8", kind, f8_cases(tokens(128, 8192, causal))) for causal in (0, 1) for kind in KINDS[1:4]])
 
 
 def options_suite():
@@ -181,7 +188,10 @@ class Numbers:
                 k[..., 0] = (torch.arange(keys, 0, -1, device="cuda") / 128 * float(self.data[4:]))[None, :, None]
             else:
                 q *= float(self.data[1:])
-            self.made[key] = [x.to(DTYPES[case.dtype][1]) for x in (q, k, v)]
+            # e4m3: a scale for each tensor, which makes its largest size 448
+            scales = [x.abs().max().reshape(1) / 448 if case.dtype == "e4m3" else None for x in (q, k, v)]
+            self.made[key] = [(x if scale is None else x / scale).to(DTYPES[case.dtype][1])
+                              for x, scale in zip((q, k, v), scales)], scales
         return self.made[key]
 
     @functools.cached_property
@@ -204,7 +214,8 @@ def reference(case, numbers):
         return None
     count = case.lengths[-1] if case.lengths else s.keys
     rows = min(ROWS_CHECKED, case.lengths[-1] if case.lengths else s.rows)
-    q, k, v = (x[-1, -n:, 0].float().double() for x, n in zip(numbers.inputs(case), (rows, count, count)))
+    q, k, v = (x[-1, -n:, 0].float().double() * (1 if scale is None else scale.double())
+               for x, scale, n in zip(*numbers.inputs(case), (rows, count, count)))
     scores = q @ k.T / math.sqrt(s.dim)
     away = torch.arange(count - rows, count, device="cuda")[:, None] - torch.arange(count, device="cuda")
     if "softcap" in given:
@@ -225,7 +236,7 @@ def reference(case, numbers):
 
 def cudnn_call(case, numbers):
     """A call, and what gives its O, (batch, row, head, dim)."""
-    q, k, v = (x.transpose(1, 2) for x in numbers.inputs(case))
+    q, k, v = (x.transpose(1, 2) for x in numbers.inputs(case)[0])
     made = []
 
     def call():
@@ -236,7 +247,7 @@ def cudnn_call(case, numbers):
 
 def attn_call(library, case, numbers):
     s = case.shape
-    q, k, v = numbers.inputs(case)
+    (q, k, v), scales = numbers.inputs(case)
     o = torch.full((*q.shape[:3], s.dim_v), math.nan, device="cuda",
                    dtype=torch.bfloat16 if case.dtype == "e4m3" else q.dtype)
     lse = torch.full((q.shape[0], s.heads_q, q.shape[1]), math.nan, device="cuda")
@@ -250,6 +261,8 @@ def attn_call(library, case, numbers):
     given = {field: make() for name, (field, make) in optional.items() if name in case.given}
     if case.lengths:
         given |= {"lengths_q": starts, "lengths_k": starts}
+    if "has_scales" in case.given:
+        given |= dict(zip(("q_scale", "k_scale", "v_scale"), scales))
     pointers = {name: x.data_ptr() for name, x in {**given, "q": q, "k": k, "v": v, "o": o, "lse": lse}.items()}
     tensors = make_tensors(**pointers, total_q=q.shape[1] if case.lengths else DEFAULT)
     address = ctypes.byref(tensors)
