@@ -47,6 +47,7 @@ static const struct {
     {"cuThreadExchangeStreamCaptureMode", FIELD(exchange_capture_mode), true},
     {"cuStreamIsCapturing", FIELD(stream_capturing), true},
     {"cuTensorMapEncodeTiled", FIELD(encode_tensor_map), true},
+    {"cuLaunchKernelEx", FIELD(launch_configured), true},
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

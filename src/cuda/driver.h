@@ -61,6 +61,25 @@ enum {
 
 enum { ATTNI_CU_CAPTURE_MODE_RELAXED = 2 }; /* CUstreamCaptureMode */
 
+/* CUlaunchAttribute and CUlaunchConfig */
+enum { ATTNI_CU_LAUNCH_PROGRAMMATIC = 6 }; /* may begin before the kernel before it in the stream ends */
+
+typedef struct attni_cu_launch_attribute {
+    int id;
+    char pad[4];
+    union {
+        char bytes[64];
+        int flag;
+    } value;
+} attni_cu_launch_attribute;
+
+typedef struct attni_cu_launch_config {
+    unsigned grid[3], block[3], shared_bytes;
+    attni_cu_stream stream;
+    const attni_cu_launch_attribute *attributes;
+    unsigned attribute_count;
+} attni_cu_launch_config;
+
 /* One pointer a symbol of the table in driver.c. Optional ones may be null. */
 typedef struct attni_driver {
     attni_cu_result (*init)(unsigned flags);
@@ -102,6 +121,8 @@ typedef struct attni_driver {
                                          const uint64_t *sizes, const uint64_t *strides, const uint32_t *box,
                                          const uint32_t *steps, int interleave, int swizzle, int promotion,
                                          int fill); /* optional: CUDA 12.0 */
+    attni_cu_result (*launch_configured)(const attni_cu_launch_config *config, attni_cu_function function,
+                                         void **params, void **extra); /* optional: CUDA 11.8 */
 } attni_driver;
 
 /* The driver, loaded once for the process. ATTN_NO_DEVICE with a sentence where there is none. */

@@ -223,6 +223,26 @@ attn_status attni_cuda_launch(const attn_plan *plan, const attni_kernel *kernel,
     return attni_driver_check(cuda->driver, result, "cuLaunchKernel of %s", kernel->spec.entry);
 }
 
+attn_status attni_cuda_launch_early(const attn_plan *plan, const attni_kernel *kernel, const unsigned grid[3],
+                                    void *params, void *stream) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    if (!cuda->driver->launch_configured) return attni_cuda_launch(plan, kernel, grid, params, stream);
+    const attni_cu_launch_attribute early = {.id = ATTNI_CU_LAUNCH_PROGRAMMATIC, .value.flag = 1};
+    const attni_cu_launch_config config = {.grid = {grid[0], grid[1], grid[2]},
+                                           .block = {(unsigned)kernel->spec.threads, 1, 1},
+                                           .shared_bytes = (unsigned)kernel->spec.shared_bytes,
+                                           .stream = stream,
+                                           .attributes = &early,
+                                           .attribute_count = 1};
+    void *arguments[] = {params};
+    bool pushed;
+    ATTNI_TRY(attni_cuda_enter(cuda, &pushed));
+    const attni_cu_result result =
+        cuda->driver->launch_configured(&config, kernel->function, arguments, NULL);
+    attni_cuda_leave(cuda, pushed);
+    return attni_driver_check(cuda->driver, result, "cuLaunchKernelEx of %s", kernel->spec.entry);
+}
+
 attn_status attni_cuda_run(const attn_plan *plan, const attni_run *run) {
     const attni_cuda_plan *made = plan->backend_data;
     return run->kind == ATTNI_RUN_FINISH ? attni_cuda_accum_finish(plan, run) : made->forward(plan, run);

@@ -50,6 +50,11 @@ attn_status attni_cuda_check_bases(const attni_kernel *kernel, const attni_run *
 attn_status attni_cuda_launch(const attn_plan *plan, const attni_kernel *kernel, const unsigned grid[3],
                               void *params, void *stream);
 
+/* The same for a kernel that may begin before the one before it in the stream ends, and itself waits for that where it
+ * must (griddepcontrol). */
+attn_status attni_cuda_launch_early(const attn_plan *plan, const attni_kernel *kernel, const unsigned grid[3],
+                                    void *params, void *stream);
+
 /* Words for attn_plan_describe. */
 void attni_cuda_describe_kernel(attni_text *text, const attni_kernel *kernel);
 void attni_cuda_describe_work(attn_plan *plan);

@@ -328,20 +328,39 @@ EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *count, void *functio
     if (*count > 16) *count = 16;
     return 0;
 }
+static int launch(void *function, const unsigned *grid, const unsigned *block, unsigned shared, void *stream,
+                  void **params, void **extra) {
+    const fake_cu_function *f = function;
+    last = (fake_launch){.grid = grid[0], .threads = block[0], .shared = shared, .stream = stream};
+    snprintf(last.name, sizeof last.name, "%s", f->name);
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0 || grid[1] > 65535 || grid[2] > 65535 || block[1] != 1 ||
+        block[2] != 1 || extra)
+        return INVALID_VALUE;
+    last.failed = (stream && ((fake_cu_stream *)stream)->context != stack[depth - 1]) ||
+                  !fake_run_kernel(f->name, params[0]);
+    return last.failed ? INVALID_CONTEXT : 0;
+}
 EXPORT int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                           unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **params,
                           void **extra) {
     ENTER(1, 0);
     NEED_CONTEXT;
-    const fake_cu_function *f = function;
-    last = (fake_launch){.grid = grid_x, .threads = block_x, .shared = shared, .stream = stream};
-    snprintf(last.name, sizeof last.name, "%s", f->name);
-    if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65535 || grid_z > 65535 || block_y != 1 ||
-        block_z != 1 || extra)
-        return INVALID_VALUE;
-    last.failed = (stream && ((fake_cu_stream *)stream)->context != stack[depth - 1]) ||
-                  !fake_run_kernel(f->name, params[0]);
-    return last.failed ? INVALID_CONTEXT : 0;
+    const unsigned grid[3] = {grid_x, grid_y, grid_z}, block[3] = {block_x, block_y, block_z};
+    return launch(function, grid, block, shared, stream, params, extra);
+}
+/* CUlaunchConfig and its attributes: a kernel may begin before the one before it ends, and nothing else. */
+EXPORT int cuLaunchKernelEx(const void *config, void *function, void **params, void **extra) {
+    ENTER(1, 0);
+    NEED_CONTEXT;
+    struct {
+        unsigned grid[3], block[3], shared;
+        void *stream;
+        const int *attributes;
+        unsigned count;
+    } c;
+    memcpy(&c, config, sizeof c);
+    if (c.count != 1 || c.attributes[0] != 6 || c.attributes[2] != 1) return INVALID_VALUE;
+    return launch(function, c.grid, c.block, c.shared, c.stream, params, extra);
 }
 
 EXPORT int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
