@@ -100,6 +100,11 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
     return attni_driver_check(cuda->driver, result, "cuTensorMapEncodeTiled");
 }
 
+/* The workspace: a ticket; where V is turned, V turned, and with f16 scores a word for each tile. */
+enum { TICKET_BYTES = 64 };
+
+static size_t marks_bytes(long long tiles) { return ((size_t)tiles * 4 + 127) / 128 * 128; }
+
 /* Zero, in the run's workspace. */
 static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *stream) {
     bool pushed;
@@ -137,11 +142,10 @@ static attn_status encode_all(const attni_cuda *cuda, const attn_problem *proble
     const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, f->batch};
     ATTNI_TRY(encode(cuda, &p->q, f->q, problem->dtype_q, q, &f->q_stride, 64));
     ATTNI_TRY(encode(cuda, &p->k, f->k, problem->dtype_q, k, &f->k_stride, tiles->bc));
-    if (p->turned) return encode_turned(cuda, problem->dtype_q, tiles, p);
-    return encode(cuda, &p->v, f->v, problem->dtype_q, v, &f->v_stride, tiles->bc);
+    ATTNI_TRY(encode(cuda, p->turned ? &p->bias : &p->v, f->v, problem->dtype_q, v, &f->v_stride,
+                     ATTNI_VALUES_KEYS));
+    return p->turned ? encode_turned(cuda, problem->dtype_q, tiles, p) : ATTN_OK;
 }
-
-enum { TICKET_BYTES = 64 }; /* of the workspace; V turned comes after */
 
 static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
     const attn_problem *problem = &plan->problem;
@@ -164,37 +168,40 @@ static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
     const bool tickets = attni_hopper_mask(problem) > 0 && p.tiles > cuda->multiprocessors;
     if (tickets) p.ticket = run->workspace;
     if (made->values) {
-        p.turned = (unsigned char *)run->workspace + TICKET_BYTES;
+        unsigned char *at = (unsigned char *)run->workspace + TICKET_BYTES;
+        if (made->hopper_tiles.half) p.again = (int *)(void *)at;
+        p.turned = at + (made->hopper_tiles.half ? marks_bytes(p.tiles) : 0);
         p.turned_keys = (p.forward.seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
     }
     ATTNI_TRY(encode_all(cuda, problem, &made->hopper_tiles, &p));
-    if (made->values && p.forward.seqlen_k > 0) {
-        unsigned grid[3];
-        attni_values_grid(&p.forward, grid);
-        ATTNI_TRY(attni_cuda_launch(plan, made->values, grid, &p, run->stream));
-    } else if (tickets) {
-        ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
-    }
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
+    if (made->values && p.forward.seqlen_k > 0) {
+        unsigned turning[3];
+        attni_values_grid(&p.forward, turning);
+        ATTNI_TRY(attni_cuda_launch(plan, made->values, turning, &p, run->stream));
+        return attni_cuda_launch_early(plan, made->hopper, grid, &p, run->stream);
+    }
+    if (tickets) ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
     return attni_cuda_launch(plan, made->hopper, grid, &p, run->stream);
 }
 
 /* ---------------------------------------------------------------- plan */
 
 /*
- * Bytes of V turned beforehand, or 0 where tiles had better turn it themselves: where few of them share a head's, so
+ * Bytes of V turned beforehand and of marks, or 0 where tiles had better turn it themselves: where few of them share a head's, so
  * that it saves less than it takes (docs/schedules/forward_sm90_f8.md), and beyond the workspace's limit.
  */
-static size_t turned_bytes(const attn_plan *plan) {
+static size_t turned_bytes(const attn_plan *plan, long long tiles) {
     const attn_problem *p = &plan->problem;
     const int64_t queries = p->seqlen_q * plan->group,
                   from = attni_hopper_mask(p) ? TURNED_FROM_MASKED : TURNED_FROM;
     const int64_t keys = (p->seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
-    const size_t bytes = (size_t)p->batch * (size_t)p->heads_kv * (size_t)keys * (p->dim_v <= 64 ? 64 : 128);
+    const size_t values = (size_t)p->batch * (size_t)p->heads_kv * (size_t)keys * (p->dim_v <= 64 ? 64 : 128),
+                 bytes = values + (plan->options.exact_reference ? 0 : marks_bytes(tiles));
     const uint64_t limit = plan->options.workspace_limit;
     const bool fits = limit == 0 || bytes + TICKET_BYTES <= limit;
-    return attni_f8_may_turn(p->dim_qk, p->dim_v) && queries >= from && fits ? bytes : 0;
+    return attni_f8_may_turn(p->dim_qk, p->dim_v) && queries >= from && values > 0 && fits ? bytes : 0;
 }
 
 static void describe(attn_plan *plan, const attni_cuda_plan *made) {
@@ -212,7 +219,8 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made) {
         text,
         "tiles: %d queries x %d keys, dims padded to %d and %d; products of P and V are added in float32 "
         "every %d keys; scores are %s\ngrid: %d blocks at most, which take %s\n",
-        t->br, t->bc, t->d, t->dv, t->interval * t->bc, t->half ? "f16" : "float32", cuda->multiprocessors,
+        t->br, t->bc, t->d, t->dv, t->interval * t->bc,
+        t->half ? "f16, and float32 where that is too coarse" : "float32", cuda->multiprocessors,
         plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
     attni_cuda_describe_work(plan);
     attni_text_add(text, "no other kernel takes %s\n", attni_dtype_name(plan->problem.dtype_q));
@@ -234,17 +242,20 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
                             false,
                             plan->options.exact_reference != 0};
     attni_kernel_spec spec;
-    const size_t turned = turned_bytes(plan);
+    attni_forward_params largest = made->base;
+    attni_forward_sm90_f8_tiles((int)p->dim_qk, (int)p->dim_v, 0, 0, &made->hopper_tiles);
+    const long long tiles =
+        attni_forward_schedule(&largest, &made->hopper_tiles, (long long)cuda->l2_bytes, 0);
+    if (tiles < 0)
+        return attni_fail(ATTN_UNSUPPORTED,
+                          "batch %lld, heads_q %lld and seqlen_q %lld make more than 2^31 - 1 tiles",
+                          (long long)p->batch, (long long)p->heads_q, (long long)p->seqlen_q);
+    const size_t turned = turned_bytes(plan, tiles);
     shape.turned = turned > 0;
     if (!attni_f8_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles))
         return attni_fail(ATTN_UNSUPPORTED,
                           "forward_sm90_f8 needs %d bytes of shared memory; a block has at most %d",
                           spec.shared_bytes, cuda->shared_limit);
-    attni_forward_params largest = made->base;
-    if (attni_forward_schedule(&largest, &made->hopper_tiles, (long long)cuda->l2_bytes, 0) < 0)
-        return attni_fail(ATTN_UNSUPPORTED,
-                          "batch %lld, heads_q %lld and seqlen_q %lld make more than 2^31 - 1 tiles",
-                          (long long)p->batch, (long long)p->heads_q, (long long)p->seqlen_q);
     ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->hopper));
     if (shape.turned) {
         const attni_kernel_spec values = attni_f8_values_spec(&made->hopper_tiles);

@@ -237,7 +237,7 @@ double attni_reference_product(const attni_reference_head *head, int64_t i, cons
  *   4u sum_j P_j (A_j + c) |v_jd|  +  4u |O_d| sum_j P_j (A_j + c)    scores, exp and sums in float32
  *   3w sqrt(sum_j (P_j v_jd)^2)                                       P rounded to 16 bits, where it is
  *   t keys max |v|                                                    what underflows in P
- * and, with 8-bit V, which matrix units alone take, sum_j P_j (exp(e (A_j + 8)) - 1) |v_jd| and e sum_j P_j A_j, and f |O_d|
+ * and, with 8-bit V, which matrix units alone take, e sum_j P_j (A_j + 8) |v_jd| and e sum_j P_j A_j, and f |O_d|
  * and f for exponents, P and sums in f16: tolerance.h.
  */
 static void floor_row(const attni_reference_head *head, int64_t i, const double *p, const double *size,
@@ -266,13 +266,13 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
             double v = fabs(head->v[j * head->dim_v + d]);
             double part = p[j] * head->keep[at] * head->keep_scale * v;
             if (part > 0.0) moved += part * (size[j] + steps);
-            if (part > 0.0) cut_short += part * expm1(fmin(700.0, cut * (size[j] + 8.0)));
+            if (part > 0.0) cut_short += part * (size[j] + 8.0);
             squares += part * part;
             largest = fmax(largest, v);
         }
         o_floor[d] = 4.0 * unit * (moved + fabs(o[d]) * (weighted + steps)) + 3.0 * narrow * sqrt(squares) +
-                     lost * sqrt((double)head->keys) * largest * head->keep_scale +
-                     fmin(cut_short, 2.0 * largest * head->keep_scale) + short_sums * fabs(o[d]);
+                     lost * sqrt((double)head->keys) * largest * head->keep_scale + cut * cut_short +
+                     short_sums * fabs(o[d]);
     }
 }
 

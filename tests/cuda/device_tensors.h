@@ -61,6 +61,8 @@ static inline packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q,
 /* device_f8.c */
 void device_short_tiles(attn_context *context, int rounds);
 void device_turned_values(attn_context *context);
-void device_f8_extremes(attn_context *context, int problems);
+void device_f8_marked_tiles(attn_context *context);
+void device_f8_repeats(attn_context *context, int times);
+void device_f8_extremes(attn_context *context, int problems, uint64_t first);
 
 #endif

@@ -336,7 +336,7 @@ static void capture(attn_context *context) {
     packed made = make_packed(1, 2, 70, 200, 64, 0, ATTN_BF16);
     on_device d = copy_packed(&made);
     void *stream = NULL, *graph = NULL, *executable = NULL, *second = device_alloc((size_t)made.o_count * 2);
-    packed eight = make_packed(1, 2, 300, 500, 128, 0, ATTN_F8_E4M3);
+    packed eight = make_packed(1, 2, 4100, 500, 128, 0, ATTN_F8_E4M3); /* the first rows see no key */
     on_device e = copy_packed(&eight);
     attn_plan *plan, *plan8;
     NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
@@ -490,7 +490,9 @@ int main(int argc, char **argv) {
         device_short_tiles(context, 8);
         device_turned_values(context);
     }
-    device_f8_extremes(context, count >= 1000 ? 20 : 2);
+    device_f8_marked_tiles(context);
+    device_f8_repeats(context, count >= 1000 ? 1000 : 3);
+    device_f8_extremes(context, count >= 100 ? 20 : 2, seed);
     pieces(context);
     lab(context);
     capture(context);

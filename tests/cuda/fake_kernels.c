@@ -352,9 +352,19 @@ static size_t turned_bytes(const attni_forward_sm90_params *p, int dv) {
 
 /* Marks what would be V turned: its order is the device's own. */
 static int run_values(const attni_forward_sm90_params *p, int dv) {
-    if (!p->turned || p->turned_keys % 128 != 0 || p->turned_keys < p->forward.seqlen_k) return 0;
+    const attni_forward_params *f = &p->forward;
+    if (!p->turned || p->turned_keys % 128 != 0 || p->turned_keys < f->seqlen_k ||
+        !is_f8_map_right(&p->bias, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride))
+        return 0;
     memset(p->turned, TURNED_MARK, turned_bytes(p, dv));
     if (p->ticket) *p->ticket = 0;
+    return 1;
+}
+
+/* With f16 scores there is a word for each tile. */
+static int has_marks(const attni_forward_sm90_params *p) {
+    if (!p->again) return 0;
+    memset(p->again, 0x5b, (size_t)p->tiles * sizeof *p->again);
     return 1;
 }
 
@@ -363,10 +373,8 @@ static int is_turned_right(const attni_forward_sm90_params *p, int dv) {
     const attni_forward_params *f = &p->forward;
     const attni_tensor_strides strides = {
         .batch = p->turned_keys * dv * f->heads_kv, .seqlen = p->turned_keys, .heads = p->turned_keys * dv};
-    unsigned char *last = p->turned + turned_bytes(p, dv) - 1;
-    const int there = *p->turned == TURNED_MARK && *last == TURNED_MARK;
-    *p->turned = *last = 0;
-    return there &&
+    const unsigned char *last = p->turned + turned_bytes(p, dv) - 1;
+    return *p->turned == TURNED_MARK && *last == TURNED_MARK &&
            is_f8_map_right(&p->v, p->turned, 1, (int)p->turned_keys, dv, f->heads_kv, f->batch, &strides);
 }
 
@@ -386,6 +394,7 @@ static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) 
         !p->turned != !strstr(name, "_turned") ||
         (keys && p->turned && !is_turned_right(p, strstr(name, "_v64_") ? 64 : 128)))
         return 0;
+    if (strstr(name, "_half") ? !has_marks(p) : p->again != NULL) return 0;
     run_forward(f, &format, strstr(name, "_bf16_") != NULL);
     return 1;
 }

@@ -88,17 +88,17 @@ static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, 
     precompile_shape(p, &shape);
 }
 
-/* forward_sm90_f8: both outputs, every mask, V turned by it and beforehand; float32 scores with one of each. */
+/* forward_sm90_f8: both outputs, every mask, V turned by it and, with f16 and with float32 scores, beforehand. */
 static void precompile_f8(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
     if (!attni_f8_takes_dims(dim_qk, dim_v)) return;
-    for (int i = 0; i < (attni_f8_may_turn(dim_qk, dim_v) ? 13 : 6); i++) {
+    for (int i = 0; i < (attni_f8_may_turn(dim_qk, dim_v) ? 18 : 6); i++) {
         const attni_f8_shape shape = {.dtype = dtype,
                                       .dtype_o = i % 2 ? ATTN_BF16 : ATTN_F16,
                                       .dim_qk = dim_qk,
                                       .dim_v = dim_v,
                                       .mask = i / 2 % 3,
                                       .turned = i >= 6,
-                                      .exact = i == 12};
+                                      .exact = i >= 12};
         attni_kernel_spec spec;
         attni_forward_tiles tiles;
         if (attni_f8_spec(&shape, shared_limit_of(p->capability), &spec, &tiles)) precompile(p, &spec);

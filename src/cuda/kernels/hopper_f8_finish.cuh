@@ -9,17 +9,6 @@
 #include "hopper_f8_softmax.cuh"
 #include "hopper_finish.cuh"
 
-/* What an interval's products have summed joins o, whose reference may be an older one. */
-DEVICE void join_sums(float (&to)[DV / 2], const float (&o)[DV / 2], const float (&t)[DV / 2],
-                      const f8_state *at, const float reference[2]) {
-    const float factor[2] = {exp2_fast(at->kept_reference[0] - reference[0]),
-                             exp2_fast(at->kept_reference[1] - reference[1])};
-#pragma unroll
-    for (int i = 0; i < DV / 2; i++) {
-        to[i] = fmaf(o[i], factor[i / 2 & 1], t[i]);
-    }
-}
-
 /* Shared memory that the copy engine still reads may not be written: the thread that issued the store looks. */
 DEVICE void wait_for_store(int warpgroup) {
     if ((threadIdx.x & 127) == 0) {

@@ -42,11 +42,33 @@ DEVICE float row_maximum(const f8_scores &s, int half) {
     return quad_max(fmaxf(x, y));
 }
 
+/*
+ * What a scale is to be multiplied by, so that a row with this largest raw score has a reference of at most 2^22 or so: 1, as
+ * a rule, or a power of two. Beyond, float32 has not every reference that is wanted; and as scores differ by 2^-20 of the largest
+ * or not at all, the row's weights are the largest's alone under either scale.
+ */
+DEVICE float limiting_power(float scale, float top) {
+    const int exponents = (__float_as_int(fabsf(top)) >> 23) + (__float_as_int(scale) >> 23) - 127;
+    const bool far = exponents > 149 && fabsf(top) < ATTNI_INF;
+    return far ? __int_as_float(max(1, 276 - exponents) << 23) : 1.0f;
+}
+
+/* A row's reference for scores that are so many times as large. */
+DEVICE float times_reference(float reference, float times) {
+    return times == 1.0f ? reference : fmaf(reference - HEADROOM, times, HEADROOM);
+}
+
+DEVICE float f8_true_reference(const f8_state *at, int half, float scale) {
+    return times_reference(at->reference[half], scale / at->scale[half]);
+}
+
 /* The references that a tile begins with; f8_mend() finds better ones if it must. */
-DEVICE void f8_begin_rows(const f8_scores &s, const float *, f8_state *at) {
+DEVICE void f8_begin_rows(const f8_scores &s, f8_state *at) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        at->reference[half] = f8_reference_of(row_maximum(s, half) * at->scale, LOWEST);
+        const float top = row_maximum(s, half);
+        at->scale[half] *= limiting_power(at->scale[half], top);
+        at->reference[half] = f8_reference_of(top * at->scale[half], LOWEST);
         at->sum[half] = 0.0f;
     }
 }
@@ -55,7 +77,7 @@ DEVICE void f8_begin_rows(const f8_scores &s, const float *, f8_state *at) {
 DEVICE void f8_exponentials(const float *s, float *e, const f8_state *at, f8_sums &sum) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        e[j] = exp2_fast(fmaf(s[j], at->scale, -at->reference[j / 2]));
+        e[j] = exp2_fast(fmaf(s[j], at->scale[j / 2], -at->reference[j / 2]));
         sum[j] += e[j];
     }
 }
@@ -77,15 +99,19 @@ DEVICE float f8_sum_of(const f8_sums &sum, int half) { return sum[half * 2] + su
 
 /* Rows that may have a p beyond 448, as a thread's sum of a block says, take their maximum as reference, and p is
  * computed again. */
-DEVICE void f8_mend(const f8_scores &s, const float *, u32 (&p)[BC / 8], float (&t)[DV / 2], f8_state *at,
-                    float (&sum)[2], bool fresh) {
+DEVICE void f8_mend(const f8_scores &s, u32 (&p)[BC / 8], float (&t)[DV / 2], f8_state *at, float (&sum)[2],
+                    bool fresh) {
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float top = quad_max(sum[half]), old = at->reference[half],
-                    found = f8_reference_of(row_maximum(s, half) * at->scale, LOWEST);
-        at->reference[half] = top > GUARD ? found : old;
-        factor[half] = top > GUARD ? exp2_fast(old - found) : 1.0f;
+        const bool bold = quad_max(sum[half]) > GUARD;
+        const float top = row_maximum(s, half), power = bold ? limiting_power(at->scale[half], top) : 1.0f,
+                    old = times_reference(at->reference[half], power),
+                    kept = times_reference(at->kept_reference[half], power);
+        at->scale[half] *= power;
+        at->reference[half] = bold ? f8_reference_of(top * at->scale[half], LOWEST) : old;
+        at->kept_reference[half] = fresh ? at->kept_reference[half] : kept; /* fresh: of the tile before */
+        factor[half] = exp2_fast(old - at->reference[half]);
     }
     f8_sums sums = {};
     f8_probabilities(s, p, at, sums, 0, GROUPS, false);

@@ -22,7 +22,9 @@ struct shared_memory {
     u16 o[WGS][(DV + 63) / 64][64 * 64]; /* on its way out */
 #if HALF
     float q_scale[Q_SLOTS][BR]; /* of the rows */
+    int last_marked; /* tile of the first pass; params.h, again, has the one before */
 #endif
+    float reference[BR]; /* of the rows of the tile before, for LSE */
     tile_record tile[RECORDS];
     /* mbarriers               arrived at by                          waited for by */
     u64 tile_full[RECORDS];   /* the scheduler                         the producer, the turners */
@@ -30,6 +32,9 @@ struct shared_memory {
     u64 q_full[Q_SLOTS];      /* the copy engine                       the warpgroups */
     u64 q_empty
         [Q_SLOTS];     /* each warp, once O is on its way         the producer, who gives the record back */
+#if HALF
+    u64 pass_done;            /* each warp, its last tile finished     all others */
+#endif
     u64 k_full[STAGES];       /* the copy engine                       the warpgroups */
     u64 k_empty[STAGES];      /* each warp, after its scores           the producer */
 #if !TURNED

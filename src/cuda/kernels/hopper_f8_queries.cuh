@@ -9,25 +9,18 @@
 #ifndef ATTNI_HOPPER_F8_QUERIES_CUH
 #define ATTNI_HOPPER_F8_QUERIES_CUH
 
-#include "hopper_softmax.cuh"
+#include "hopper_f8_softmax.cuh"
 #include "pairs.cuh"
 #include "ptx_sm90.cuh"
 
 #define LARGEST_SUM (62800.0f / (E5M2 ? 57344.0f : 448.0f)) /* 4% less than 65504 for its own roundings */
 #define SMALLEST_SUM (E5M2 ? 0x1p-14f : 0x1p-7f) /* so that no power is beyond f16 */
 
-/* Adds the sizes of four elements, over 256. */
-DEVICE u32 add_sizes(u32 x, u32 sum) {
-    u32 pair[2];
-    f8_to_pairs(x, pair);
-    sum = pair_fma(pair_absolute(pair[0]), 0x1c001c00u, sum);
-    return pair_fma(pair_absolute(pair[1]), 0x1c001c00u, sum);
-}
-
-DEVICE u32 scale_word(u32 x, u32 power) {
-    u32 pair[2];
-    f8_to_pairs(x, pair);
-    return pairs_to_f8(pair_multiply(pair[0], power), pair_multiply(pair[1], power));
+/* Sizes are summed in f16: e4m3's 64 of half a row do not overflow, e5m2's over 256 do not. */
+#define SIZES_UNIT (E5M2 ? 256.0f : 1.0f)
+DEVICE u32 add_size(u32 pair, u32 sum) {
+    const u32 size = pair_absolute(pair);
+    return E5M2 ? pair_fma(size, 0x1c001c00u, sum) : pair_add(size, sum);
 }
 
 /*
@@ -36,31 +29,38 @@ DEVICE u32 scale_word(u32 x, u32 power) {
  */
 DEVICE void scale_rows(u8 *part, float *scales, float scale) {
     const int thread = this_thread() & 127, row = thread / 2, side = thread & 1;
-    uint4 x[D / 32];
-    u32 sum = 0;
+    u8 *const from = part + row * 128;
+    u32 x[D / 8], pair[D / 4], sums[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < D / 32; i++) {
-        x[i] = *(const uint4 *)(part + row * 128 + (((side * (D / 32) + i) ^ (row & 7)) << 4));
-        sum = add_sizes(x[i].w, add_sizes(x[i].z, add_sizes(x[i].y, add_sizes(x[i].x, sum))));
+        *(uint4 *)(x + 4 * i) = *(const uint4 *)(from + (((side * (D / 32) + i) ^ (row & 7)) << 4));
     }
-    const float half = (low_half(sum) + high_half(sum)) * 256.0f,
+#pragma unroll
+    for (int i = 0; i < D / 8; i++) {
+        f8_to_pairs(x[i], pair + 2 * i);
+        sums[0] = add_size(pair[2 * i], sums[0]);
+        sums[1] = add_size(pair[2 * i + 1], sums[1]);
+    }
+    const u32 sum = pair_add(sums[0], sums[1]);
+    const float half = (low_half(sum) + high_half(sum)) * SIZES_UNIT,
                 sizes = half + __shfl_xor_sync(0xffffffffu, half, 1),
                 most = LARGEST_SUM * reciprocal_fast(fmaxf(sizes, SMALLEST_SUM));
-    const bool kept = !(sizes < ATTNI_INF) && scale != 0.0f; /* NaN and inf: only their signs */
-    const float times = kept ? 1.0f : __int_as_float(__float_as_int(most) & 0x7f800000);
+    const bool infinite = E5M2 && !(sizes < ATTNI_INF) && scale != 0.0f; /* NaN and inf stay what they are */
+    const float times = infinite ? 1.0f : __int_as_float(__float_as_int(most) & 0x7f800000);
     const u32 power = scale == 0.0f ? 0 : pair_of(copysignf(times, scale)),
               sign = scale < 0.0f ? 0x80808080u : 0;
 #pragma unroll
+    for (int i = 0; i < D / 8; i++) {
+        const u32 scaled =
+            pairs_to_f8(pair_multiply(pair[2 * i], power), pair_multiply(pair[2 * i + 1], power));
+        x[i] = infinite ? x[i] ^ sign : scaled;
+    }
+#pragma unroll
     for (int i = 0; i < D / 32; i++) {
-        uint4 y = make_uint4(scale_word(x[i].x, power), scale_word(x[i].y, power), scale_word(x[i].z, power),
-                             scale_word(x[i].w, power));
-        if (kept) {
-            y = make_uint4(x[i].x ^ sign, x[i].y ^ sign, x[i].z ^ sign, x[i].w ^ sign);
-        }
-        *(uint4 *)(part + row * 128 + (((side * (D / 32) + i) ^ (row & 7)) << 4)) = y;
+        *(uint4 *)(from + (((side * (D / 32) + i) ^ (row & 7)) << 4)) = *(const uint4 *)(x + 4 * i);
     }
     if (side == 0) {
-        scales[row] = scale == 0.0f ? 1.0f : fabsf(scale) * ATTNI_LOG2E / times;
+        scales[row] = scale == 0.0f ? 1.0f : f8_scale_of(scale) / times;
     }
 }
 

@@ -13,25 +13,6 @@
 
 #include "hopper_softmax.cuh"
 
-/* What a thread of a matrix warpgroup holds. Rows: row and row + 8 of the tile. */
-struct f8_state {
-    float reference[2]; /* of the rows: p = 2^(scale s - reference), with raw scores s */
-#if HALF
-    /* scale and -reference in pairs of f16; NaN, and nothing, where f16 has not both */
-    u32 factor[2], minus[2];
-#else
-    float scale;
-#endif
-    float last_reference[2], last_sum[2]; /* of the tile before, until it is finished */
-    float sum[2]; /* this thread's shares of the rows' sums of p */
-    float kept_reference[2]; /* of what o has */
-    int interval; /* blocks in t */
-    int blocks; /* whose K has been taken */
-    int tiles; /* whose Q has been taken */
-    int block, begin; /* of the tile at hand: the block at work, and its first */
-    int whole_begin, whole_end; /* blocks that all rows of the warpgroup see whole */
-};
-
 /* Where a thread works; all of it constant. */
 struct matrix_place {
     u32 shared;
@@ -49,6 +30,9 @@ DEVICE u32 pack_e4m3(float a, float b, float c, float d) {
     return r;
 }
 
+/* Of a tile, in powers of two. */
+DEVICE float f8_scale_of(float scale) { return scale == 0.0f ? 1.0f : fabsf(scale) * ATTNI_LOG2E; }
+
 /* The reference that gives a largest score a p of 8, which is not rounded. */
 DEVICE float f8_reference_of(float top, float lowest) { return fmaxf(top, lowest) + HEADROOM; }
 
@@ -58,11 +42,5 @@ DEVICE void f8_rescale(float (&o)[DV / 2], const float (&factor)[2]) {
         o[i] *= factor[i / 2 & 1];
     }
 }
-
-#if HALF
-#include "hopper_f8_half.cuh"
-#else
-#include "hopper_f8_float.cuh"
-#endif
 
 #endif

@@ -162,7 +162,13 @@ struct tile_record {
     int4 view
         [WGS]; /* of each warpgroup: its first block (-1: no more tiles), the tile's last one, and the blocks
                         [z, w) that all its rows see whole */
-    int passed[4]; /* of each warpgroup: blocks before its first, which lie after all its rows */
+    union {
+        int passed[4]; /* of each warpgroup: blocks before its first, which lie after all its rows */
+        struct {
+            int number; /* F8: of the tile */
+            unsigned marked; /* HALF: it is to be made again */
+        };
+    };
 };
 static_assert(sizeof(tile_record) == ATTNI_SM90_RECORD_BYTES(WGS), "params.h knows the size of a record");
 

@@ -8,6 +8,9 @@
 #define ATTNI_HOPPER_PRODUCER_CUH
 
 #include "hopper_memory.cuh"
+#if F8 && HALF
+#include "hopper_f8_passes.cuh"
+#endif
 #include "ptx_sm90.cuh"
 #include "softmax.cuh"
 
@@ -51,6 +54,9 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES, parity = (block / STAGES & 1) ^ 1;
 #if TURNED
+        if (block == 0) {
+            wait_for_last(); /* values_sm90 */
+        }
         mbarrier_sleep(AT(turned_empty) + 8 * stage, parity);
         mbarrier_arrive_expect(AT(turned_full) + 8 * stage, TURNED_BYTES);
         tma_load(AT(turned) + stage * TURNED_BYTES, &p->v, AT(turned_full) + 8 * stage, at->due_row, 0,
@@ -138,6 +144,9 @@ DEVICE void load_apart(const attni_forward_sm90_params *p, const tile_facts *t, 
 
 DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
     producer at = {0, 0, 0, 0, -1, 0, 0, 0, 0};
+#if F8 && HALF
+    bool first_pass = true;
+#endif
 #pragma unroll 1
     for (u32 count = 0;; count++) {
         const tile_record *r = &memory->tile[count % RECORDS];
@@ -149,6 +158,16 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
                 wait_queries_empty(shared, turn);
                 mbarrier_arrive(AT(q_full) + 8 * (turn % Q_BARRIERS));
             }
+#if F8 && HALF
+            if (begin_second_pass(memory, shared, first_pass)) {
+                first_pass = false;
+                at.due_row = -1;
+                if (count >= 3) {
+                    mbarrier_arrive(AT(tile_empty) + 8 * ((count - 3) % RECORDS));
+                }
+                continue;
+            }
+#endif
             return;
         }
         const tile_facts *t = &r->facts;
@@ -303,15 +322,10 @@ struct scheduler {
     int tile, round; /* the tile at hand, and the next one's round */
 };
 
-/* The record of the tile at hand or, if it has no rows, of the next that has; or of there being no more: false. */
-DEVICE bool write_record(const attni_forward_sm90_params *p, shared_memory *memory, scheduler *at,
-                         u32 count) {
+/* The record of a tile that is placed, or of there being no more. */
+DEVICE void fill_record(const attni_forward_sm90_params *p, shared_memory *memory, int tile, u32 count,
+                        bool any) {
     tile_record *r = &memory->tile[count % RECORDS];
-#pragma unroll 1
-    while (at->tile < p->tiles && !place_tile(&p->forward, at->tile, &r->facts)) {
-        at->tile = next_tile(p, at->round++);
-    }
-    const bool any = at->tile < p->tiles;
     if (any) {
         const tile_facts *t = &r->facts;
 #if ALIBI
@@ -321,6 +335,8 @@ DEVICE bool write_record(const attni_forward_sm90_params *p, shared_memory *memo
                  t->row0;
         if (F8) {
             scale_record(p, r);
+            r->number = tile;
+            r->marked = 0;
         }
     }
 #pragma unroll 1
@@ -331,6 +347,17 @@ DEVICE bool write_record(const attni_forward_sm90_params *p, shared_memory *memo
             r->view[i].x = -1;
         }
     }
+}
+
+/* The record of the tile at hand or, if it has no rows, of the next that has; or of there being no more: false. */
+DEVICE bool write_record(const attni_forward_sm90_params *p, shared_memory *memory, scheduler *at,
+                         u32 count) {
+#pragma unroll 1
+    while (at->tile < p->tiles && !place_tile(&p->forward, at->tile, &memory->tile[count % RECORDS].facts)) {
+        at->tile = next_tile(p, at->round++);
+    }
+    const bool any = at->tile < p->tiles;
+    fill_record(p, memory, at->tile, count, any);
     return any;
 }
 
@@ -342,12 +369,13 @@ DEVICE bool begin_schedule(const attni_forward_sm90_params *p, shared_memory *me
 }
 
 /* The others. A ticket is drawn no sooner than its record is wanted: tiles that a block holds and has not begun are
- * what others lack at the end. */
-DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, scheduler *at,
-                     bool any) {
+ * what others lack at the end. Returns how many records there were. */
+DEVICE u32 schedule(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, scheduler *at,
+                    bool any) {
+    u32 count = 1;
     mbarrier_arrive(AT(tile_full));
 #pragma unroll 1
-    for (u32 count = 1; any; count++) {
+    for (; any; count++) {
         mbarrier_sleep(AT(tile_empty) + 8 * (count % RECORDS), (count / RECORDS & 1) ^ 1);
         at->tile = next_tile(p, at->round++);
         any = write_record(p, memory, at, count);
@@ -356,6 +384,7 @@ DEVICE void schedule(const attni_forward_sm90_params *p, shared_memory *memory, 
     if (p->ticket && at->tile == p->tiles + (int)gridDim.x - 1) {
         *p->ticket = 0; /* the launch's last ticket */
     }
+    return count;
 }
 
 #endif

@@ -120,7 +120,9 @@ typedef struct attni_forward_params {
  */
 typedef struct attni_forward_sm90_params {
     attni_tensor_map q, k, v, o;
-    attni_tensor_map bias; /* BIAS: (key, row, head, batch), in boxes of 64 keys and 64 rows */
+    attni_tensor_map
+        bias; /* BIAS: (key, row, head, batch), in boxes of 64 keys and 64 rows. f8: v as it came, for
+                              values_sm90 */
     attni_forward_params forward;
     attni_tensor_map *maps; /* null under full lengths */
     int *order; /* forward.order, to be filled */
@@ -136,6 +138,8 @@ typedef struct attni_forward_sm90_params {
     unsigned char
         *turned; /* TURNED: what values_sm90 makes of V, (batch, kv head, DV, turned_keys) bytes; v maps it */
     long long turned_keys; /* seqlen_k rounded up to whole blocks */
+    int *
+        again; /* HALF: of a tile that f16 scores are too coarse for, the one before it that its block met; not cleared */
 } attni_forward_sm90_params;
 
 /* values_sm90, whose constants are ENTRY and DV: blocks of keys, and pairs of a batch and a kv head. */
@@ -389,7 +393,7 @@ ATTNI_GEOMETRY int attni_forward_sm90_f8_shared(const attni_forward_tiles *t) {
     const int row = (t->d + 127) / 128 * 128;
     return t->q_slots * t->br * row + t->stages * t->bc * (t->turned ? row + t->dv : row + 128 + t->dv) +
            t->br * t->dv * 2 + ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
-           (t->half ? t->q_slots * t->br * 4 : 0) +
+           (t->half ? t->q_slots * t->br * 4 + 24 : 0) + t->br * 4 +
            (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + (t->turned ? 4 : 6) * t->stages) * 8;
 }
 

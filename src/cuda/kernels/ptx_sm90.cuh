@@ -82,6 +82,12 @@ DEVICE void named_barrier_arrive(int barrier, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+/* 9.7.13.15 griddepcontrol: a kernel may begin before the one before it in the stream ends. What that one wrote is
+ * there after the wait; both do nothing in an ordinary launch. */
+DEVICE void launch_next(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
+DEVICE void wait_for_last(void) { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
 /* ---------------------------------------------------------------- the copy engine, 9.7.9.27 */
 
 #define ATTNI_EVICT_FIRST 0x12F0000000000000ull /* createpolicy.fractional, whole, as a constant */
@@ -139,6 +145,9 @@ DEVICE void tensor_map_acquire(const attni_tensor_map *map) {
 
 /* At most `pending` of this thread's groups of stores still read shared memory. */
 #define tma_wait_read(pending) asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory")
+
+/* Or have yet to be written. */
+#define tma_wait(pending) asm volatile("cp.async.bulk.wait_group %0;" ::"n"(pending) : "memory")
 
 /* 9.7.13.4 fence.proxy: what this thread wrote to shared memory, wgmma and the copy engine may read. */
 DEVICE void fence_async_proxy(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
