@@ -92,8 +92,9 @@ static int64_t forward_tile_rows(const attni_cpu_kernel *k, int64_t rows, int64_
 /* Blocks of K and V that a task keeps: all of a sequence's, if several tiles use them, within KEPT_BYTES. */
 static int64_t forward_slots(const attni_cpu_kernel *k, const attni_cpu_plan *c, const attn_problem *p) {
     if (c->pieces == 1) return 1;
-    const size_t slot =
-        k->scratch_bytes(1, 2, p->dim_qk, p->dim_v) - k->scratch_bytes(1, 1, p->dim_qk, p->dim_v);
+    const size_t slot = c->block_bytes > 0 ? c->block_bytes
+                                           : k->scratch_bytes(1, 2, p->dim_qk, p->dim_v) -
+                                                 k->scratch_bytes(1, 1, p->dim_qk, p->dim_v);
     const int64_t most = (int64_t)(KEPT_BYTES / (size_t)c->threads / slot);
     return attni_max(1, attni_min(most, attni_ceil_div(p->seqlen_k, k->block_keys)));
 }
@@ -139,15 +140,23 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     c->parts = c->sequences / c->heads;
     c->partial_rows = decode ? rows : 0;
     c->partial_floats = (size_t)attni_round_up(c->partial_rows * (p->dim_v + 2), 16);
+    c->block_bytes = k->block_bytes == NULL ? 0 : k->block_bytes(p->dim_qk, p->dim_v);
     c->slots = decode ? 1 : forward_slots(k, c, p);
+    /* no more of them than if each task had its own */
+    c->shared = c->block_bytes > 0 && c->pieces > 1 && c->sequences <= c->threads && c->slots * k->block_keys >= p->seqlen_k;
     c->scratch_bytes =
         k->scratch_bytes(decode ? c->heads : c->piece_size,
                          decode ? attni_ceil_div(rows, ATTNI_DECODE_ROWS) : c->slots, p->dim_qk, p->dim_v);
     c->scratch_bytes =
         (c->scratch_bytes + 4095) / 4096 * 4096 + 64; /* tasks apart, and not on the same cache sets */
-    *workspace = (size_t)c->threads * c->scratch_bytes + (size_t)total * c->partial_floats * sizeof(float);
-    *workspace +=
-        decode ? attni_cpu_decode_notes(c->parts, c->pieces) : (size_t)c->sequences * sizeof(atomic_llong);
+    const size_t keepers = (size_t)(c->shared ? c->sequences : c->threads),
+                 slots = c->block_bytes == 0 ? 0 : keepers * (size_t)c->slots;
+    c->blocks_offset = (size_t)c->threads * c->scratch_bytes;
+    c->tags_offset = c->blocks_offset + slots * c->block_bytes;
+    c->next_offset = c->tags_offset + slots * sizeof(atomic_llong);
+    *workspace = decode ? c->blocks_offset + (size_t)total * c->partial_floats * sizeof(float) +
+                              attni_cpu_decode_notes(c->parts, c->pieces)
+                        : c->next_offset + (size_t)c->sequences * sizeof(atomic_llong);
     return true;
 }
 

@@ -4,6 +4,8 @@
 #ifndef ATTNI_CPU_KERNEL_H
 #define ATTNI_CPU_KERNEL_H
 
+#include <stdatomic.h>
+
 #include "core/accum.h"
 #include "core/internal.h"
 #include "core/mask.h"
@@ -50,12 +52,17 @@ static inline int64_t attni_tile_head(const attni_job *job, const attni_tile *ti
 
 /*
  * What a task's scratch begins with. Between tiles of one sequence a kernel keeps converted blocks of K and V
- * in so many slots: blocks 0, 1, .. in a slot each, the rest by turns in the last.
+ * in so many slots: blocks 0, 1, .. in a slot each, the rest by turns in the last. Where the kernel has block_bytes the
+ * slots lie outside of the scratch, and several tasks may share them.
  */
 typedef struct attni_kept {
     int64_t index; /* of the sequence that they belong to; -1: none */
     int64_t slots; /* at least 1 */
+    char *blocks;      /* of all slots */
+    atomic_llong *tags; /* which block a slot holds; ATTNI_SLOT_EMPTY, or ATTNI_SLOT_TAKEN while one is converted */
 } attni_kept;
+
+enum { ATTNI_SLOT_EMPTY = -1, ATTNI_SLOT_TAKEN = -2 };
 
 /* Forward: computes a tile's rows over all of its keys and emits each (emit.h). */
 typedef void (*attni_forward_fn)(const attni_job *job, const attni_tile *tile, void *scratch);
@@ -138,6 +145,7 @@ typedef struct attni_cpu_kernel {
     attni_decode_fn decode;
     attni_merge_fn merge; /* decode */
     attni_backward_fn backward;
+    size_t (*block_bytes)(int64_t dim_qk, int64_t dim_v); /* forward, or null: of a slot; see attni_kept */
     /*
      * backward, or null: of a chunk's rows and keys as the kernel reads them, which are kept between its
      * pairs

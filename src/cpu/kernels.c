@@ -3,7 +3,7 @@
 #include "cpu/kernels.h"
 
 const attni_cpu_kernel attni_cpu_kernels[] = {
-#define FORWARD(symbol, isa_, dtypes_, bf16, rows, multiple, keys)                                           \
+#define FORWARD(symbol, isa_, dtypes_, bf16, rows, multiple, keys, blocks)                                   \
     {.name = #symbol,                                                                                        \
      .op = "forward",                                                                                        \
      .isa = isa_,                                                                                            \
@@ -13,6 +13,7 @@ const attni_cpu_kernel attni_cpu_kernels[] = {
      .sub_rows = multiple,                                                                                   \
      .block_keys = keys,                                                                                     \
      .forward = attni_##symbol,                                                                              \
+     .block_bytes = blocks,                                                                                  \
      .scratch_bytes = attni_##symbol##_scratch},
 #define DECODE(symbol, isa_, dtypes_, bf16, rows)                                                            \
     {.name = #symbol,                                                                                        \

@@ -4,7 +4,7 @@
 
 #include "cpu/kernel.h"
 
-#define FORWARD(name, isa, dtypes, bf16_only, most_rows, multiple, keys)                                     \
+#define FORWARD(name, isa, dtypes, bf16_only, most_rows, multiple, keys, blocks)                             \
     void attni_##name(const attni_job *job, const attni_tile *tile, void *scratch);                          \
     size_t attni_##name##_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v);               \
     enum { attni_##name##_rows = most_rows, attni_##name##_multiple = multiple, attni_##name##_keys = keys };
@@ -24,6 +24,7 @@
 #undef DECODE
 #undef BACKWARD
 
+size_t attni_forward_amx_block(int64_t dim_qk, int64_t dim_v);
 size_t attni_backward_amx_panels(int64_t rows, int64_t keys, int64_t dim_qk, int64_t dim_v);
 
 /* After forward_body.h: the row of kernels.def says what the file was compiled with. */

@@ -11,6 +11,9 @@ typedef struct attni_cpu_plan {
     int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: of keys, at most */
     int64_t piece_size;   /* rows of a tile; keys of the largest piece */
     int64_t slots;        /* forward: blocks of K and V that a task keeps */
+    size_t block_bytes;   /* of a slot outside of the scratch; 0: none */
+    bool shared;          /* slots are a sequence's, not a task's */
+    size_t blocks_offset, tags_offset, next_offset; /* forward, in the workspace */
     int64_t heads;        /* decode: kv heads of a task's piece */
     size_t scratch_bytes; /* of a task */
     int64_t partial_rows;  /* decode: of one piece */

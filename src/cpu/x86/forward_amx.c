@@ -119,8 +119,7 @@ static void ahead_row(amx_ahead *a, const void *row, int64_t dim, attn_dtype dty
 
 /* Spreads the block at key (count keys), if it is not kept yet, over the units of the block before. */
 static void ahead_block(amx_walk *walk, int64_t key, int64_t count) {
-    const int64_t block = key / FORWARD_KEYS;
-    const bool needed = count > 0 && walk->w.tags[slot_of(&walk->w, block)] != block;
+    const bool needed = count > 0 && !block_is_here(&walk->w, key / FORWARD_KEYS);
     walk->ahead.key = key;
     walk->ahead.key_end = needed ? key + count : key;
     walk->ahead.keys_a_unit = attni_ceil_div(FORWARD_KEYS, walk->subs);
@@ -487,7 +486,7 @@ static bool must_wait(const amx_walk *walk, const amx_unit *next, const amx_unit
                       const amx_unit *before) {
     const amx_scratch *w = &walk->w;
     const int64_t block = next->block / FORWARD_KEYS, slot = slot_of(w, block);
-    return w->tags[slot] != block &&
+    return !block_is_here(w, block) &&
            (slot == slot_of(w, now->block / FORWARD_KEYS) ||
             (before->count > 0 && slot == slot_of(w, before->block / FORWARD_KEYS)));
 }
@@ -496,7 +495,7 @@ static bool must_wait(const amx_walk *walk, const amx_unit *next, const amx_unit
 static void open_unit(amx_walk *walk, amx_unit *u) {
     const int64_t left = walk->w.rows.end_all - u->block;
     if (walk->taken != u->block) {
-        take_block(walk->job, walk->tile, &walk->w, u->block, attni_min(FORWARD_KEYS, left));
+        take_block(walk->job, walk->tile, &walk->w, u->block);
         ahead_block(walk, u->block + FORWARD_KEYS, attni_min(FORWARD_KEYS, left - FORWARD_KEYS));
         walk->taken = u->block;
     }
@@ -544,15 +543,11 @@ static void run_units(amx_walk *walk) {
 }
 
 void attni_forward_amx(const attni_job *job, const attni_tile *tile, void *scratch) {
-    const int64_t rows = tile->row_end - tile->row_begin, slots = ((const attni_kept *)scratch)->slots;
+    const int64_t rows = tile->row_end - tile->row_begin;
     amx_walk walk;
     walk.job = job;
     walk.tile = tile;
-    amx_carve(&walk.w, scratch, rows, slots, job->p->dim_qk, job->p->dim_v);
-    if (walk.w.kept->index != tile->index) {
-        for (int64_t i = 0; i < slots; i++) walk.w.tags[i] = -1;
-        walk.w.kept->index = tile->index;
-    }
+    amx_carve(&walk.w, scratch, rows, job->p->dim_qk, job->p->dim_v);
     walk.subs = attni_ceil_div(rows, FORWARD_SUB_ROWS);
     tile_rows_fill(job, tile, &walk.w.rows, walk.subs * FORWARD_SUB_ROWS);
     for (int64_t i = 0; i < walk.subs; i++) walk.begun[i] = walk.done[i] = false;
@@ -577,5 +572,11 @@ void attni_forward_amx(const attni_job *job, const attni_tile *tile, void *scrat
 
 size_t attni_forward_amx_scratch(int64_t rows, int64_t slots, int64_t dim_qk, int64_t dim_v) {
     amx_scratch w;
-    return amx_carve(&w, NULL, rows, slots, dim_qk, dim_v);
+    (void)slots;
+    return amx_carve(&w, NULL, rows, dim_qk, dim_v);
+}
+
+size_t attni_forward_amx_block(int64_t dim_qk, int64_t dim_v) {
+    const amx_shape f = shape_of(dim_qk, dim_v);
+    return (size_t)slot_bytes(&f);
 }

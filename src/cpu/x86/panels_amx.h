@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cpu/forward_scores.h"
+#include "cpu/parallel.h"
 
 #define STEP_KEYS 32                     /* that a step of P V sums over */
 #define TILE_BYTES 1024
@@ -24,9 +25,7 @@ typedef struct amx_shape {
 typedef struct amx_scratch {
     amx_shape shape;
     float *q, *o;  /* Q^T and O^T: subs of [pair of dims][row] and [dim][row] */
-    char *slots;   /* the kept blocks: K, then V^T */
-    int64_t *tags; /* which block a slot holds, from key 0 on; -1: none */
-    attni_kept *kept;
+    attni_kept *kept; /* a block: K, then V^T */
     float *s[2], *p[2], *factor[2]; /* of two units: S^T [key][row], P^T [pair of keys][row]; see amx_unit */
     float *staging; /* SIMD_LANES rows as they come from or go to memory */
     tile_rows rows;
@@ -37,19 +36,21 @@ static int64_t slot_bytes(const amx_shape *f) {
     return slot_k_bytes(f) + FORWARD_KEYS / STEP_KEYS * f->v_tiles * TILE_BYTES;
 }
 
-/* Carves the scratch; with a null base it only measures. */
-static size_t amx_carve(amx_scratch *w, char *base, int64_t tile_rows_count, int64_t slots, int64_t dim_qk,
-                        int64_t dim_v) {
+static amx_shape shape_of(int64_t dim_qk, int64_t dim_v) {
     const int64_t qk_steps = attni_ceil_div(dim_qk, 32), v_tiles = attni_ceil_div(dim_v, 16);
-    w->shape = (amx_shape){qk_steps, v_tiles, 16 * attni_max(qk_steps, v_tiles) + SIMD_LANES};
+    return (amx_shape){qk_steps, v_tiles, 16 * attni_max(qk_steps, v_tiles) + SIMD_LANES};
+}
+
+/* Carves the scratch; with a null base it only measures. */
+static size_t amx_carve(amx_scratch *w, char *base, int64_t tile_rows_count, int64_t dim_qk, int64_t dim_v) {
+    w->shape = shape_of(dim_qk, dim_v);
+    const int64_t qk_steps = w->shape.qk_steps, v_tiles = w->shape.v_tiles;
     const int64_t rows = attni_round_up(tile_rows_count, FORWARD_SUB_ROWS);
     const int64_t s_bytes = FORWARD_KEYS * ROW_BYTES;
     const struct {
         void *pointer;
         int64_t bytes;
     } parts[] = {
-        {&w->tags, slots * (int64_t)sizeof(int64_t)},
-        {&w->slots, slots * slot_bytes(&w->shape)},
         {&w->q, rows * qk_steps * 64},
         {&w->o, rows * v_tiles * 64},
         {&w->s[0], s_bytes},
@@ -156,22 +157,31 @@ static void load_values(const attni_job *job, const attni_tile *tile, const amx_
 static int64_t slot_of(const amx_scratch *w, int64_t block) { return attni_min(block, w->kept->slots - 1); }
 
 static char *slot_panels(const amx_scratch *w, int64_t block) {
-    return w->slots + slot_of(w, block) * slot_bytes(&w->shape);
+    return w->kept->blocks + slot_of(w, block) * slot_bytes(&w->shape);
 }
 
-/* Converts the block at key, of which this tile needs count keys, if no tile has yet. */
-static void take_block(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key,
-                       int64_t count) {
-    const int64_t block = key / FORWARD_KEYS, slot = slot_of(w, block);
+static bool block_is_here(const amx_scratch *w, int64_t block) {
+    return atomic_load_explicit(&w->kept->tags[slot_of(w, block)], memory_order_acquire) == block;
+}
+
+/* Converts the block at key, if no tile has yet; all of it, as another tile may need more than this one. */
+static void take_block(const attni_job *job, const attni_tile *tile, const amx_scratch *w, int64_t key) {
+    const int64_t block = key / FORWARD_KEYS, count = attni_min(FORWARD_KEYS, tile->sequence.k_len - key);
+    atomic_llong *tag = &w->kept->tags[slot_of(w, block)];
+    for (;; attni_yield()) { /* while another task converts it */
+        long long held = atomic_load_explicit(tag, memory_order_acquire);
+        if (held == block) return;
+        if (held != ATTNI_SLOT_TAKEN &&
+            atomic_compare_exchange_strong_explicit(tag, &held, ATTNI_SLOT_TAKEN, memory_order_relaxed,
+                                                    memory_order_relaxed))
+            break;
+    }
     char *panels = slot_panels(w, block);
-    if (w->tags[slot] == block) return;
-    /* the whole block, even if this tile needs less of it: a later tile may need more */
-    if (w->kept->slots > 1) count = attni_min(FORWARD_KEYS, tile->sequence.k_len - key);
     load_keys(job, tile, w, key, count, panels);
     for (int64_t j = 0; j < count; j += STEP_KEYS)
         load_values(job, tile, w, key + j, attni_min(STEP_KEYS, count - j), j,
                     panels + slot_k_bytes(&w->shape));
-    w->tags[slot] = block;
+    atomic_store_explicit(tag, block, memory_order_release);
 }
 
 #endif
