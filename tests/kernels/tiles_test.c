@@ -124,6 +124,36 @@ static void test_ones(attn_context *context, int64_t dim_v) {
     packed_free(&a);
 }
 
+/* Tasks of one head share its converted blocks, none of which may be read before it is there: workspaces begin as NaNs. */
+static void test_sharing(attn_context *context, int64_t seqlen_k) {
+    attni_random random = {79};
+    attn_problem sizes = ATTN_PROBLEM_INIT;
+    sizes.seqlen_q = 96;
+    sizes.seqlen_k = seqlen_k;
+    sizes.dim_qk = 32;
+    sizes.dim_v = 768; /* so that converting takes long */
+    packed a = packed_make(&sizes, ATTN_BF16, &random);
+    NEED(packed_run(&a, context, ATTN_ISA_AMX, 1));
+    const size_t bytes = (size_t)a.o_count * 2;
+    void *wanted = test_memory(bytes);
+    memcpy(wanted, a.o, bytes);
+    attn_plan *plan = test_plan(context, &a.problem, ATTN_ISA_AMX, 3);
+    attn_execution e = ATTN_EXECUTION_INIT;
+    e.workspace_bytes = attn_plan_workspace_size(plan);
+    e.workspace = test_memory(e.workspace_bytes);
+    int wrong = 0;
+    for (int i = 0; i < 100; ++i) {
+        memset(e.workspace, 0xff, e.workspace_bytes);
+        NEED(attn_forward(plan, &a.tensors, &e) == ATTN_OK);
+        wrong += memcmp(wanted, a.o, bytes) != 0;
+    }
+    CHECK(wrong == 0, "tasks that share %lld keys: %d of 100 runs differ from one task's", (long long)seqlen_k, wrong);
+    attn_plan_destroy(plan);
+    free(e.workspace);
+    free(wanted);
+    packed_free(&a);
+}
+
 int main(void) {
     if (!test_has_tier(ATTN_ISA_AVX512_BF16)) {
         fprintf(stderr, "this processor lacks AVX-512 BF16: nothing to test\n");
@@ -145,6 +175,8 @@ int main(void) {
     test_ones(context, 57);
     test_climbing(context, 16);
     test_climbing(context, 70);
+    test_sharing(context, 250);
+    test_sharing(context, 600);
     attn_context_destroy(context);
     return test_report();
 }
