@@ -7,6 +7,7 @@
 #include "cpu/features.h"
 #include "cpu/plan_cpu.h"
 
+#define TAPERING_PIECES 6 /* the least of a sequence that is cut finer towards its end */
 #define KEPT_BYTES ((size_t)64 << 20) /* of converted K and V, over all tasks */
 
 static attn_status context_open(attn_context *context) {
@@ -134,8 +135,7 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     /* far beyond any memory, and far below overflow */
     if ((double)c->sequences * (double)c->pieces * (double)(rows + 1) * (double)(p->dim_v + 2) > 0x1p58)
         return false;
-    const int64_t total = c->sequences * c->pieces;
-    c->threads = (int32_t)attni_max(1, attni_min(threads, total));
+    c->threads = (int32_t)attni_max(1, attni_min(threads, c->sequences * c->pieces));
     c->heads = decode ? decode_heads(p, c->piece_size, threads) : 1;
     c->parts = c->sequences / c->heads;
     c->partial_rows = decode ? rows : 0;
@@ -143,7 +143,11 @@ static bool cut(attni_cpu_plan *c, const attn_problem *p, int64_t rows, int64_t 
     c->block_bytes = k->block_bytes == NULL ? 0 : k->block_bytes(p->dim_qk, p->dim_v);
     c->slots = decode ? 1 : forward_slots(k, c, p);
     /* no more of them than if each task had its own */
-    c->shared = c->block_bytes > 0 && c->pieces > 1 && c->sequences <= c->threads && c->slots * k->block_keys >= p->seqlen_k;
+    c->shared = c->block_bytes > 0 && c->pieces > 1 && c->sequences <= c->threads &&
+                c->slots * k->block_keys >= p->seqlen_k;
+    c->tapers = c->shared && c->pieces >= TAPERING_PIECES && c->piece_size >= 4 * k->sub_rows;
+    if (c->tapers) c->pieces += 4;
+    const int64_t total = c->sequences * c->pieces;
     c->scratch_bytes =
         k->scratch_bytes(decode ? c->heads : c->piece_size,
                          decode ? attni_ceil_div(rows, ATTNI_DECODE_ROWS) : c->slots, p->dim_qk, p->dim_v);

@@ -59,7 +59,8 @@ typedef struct attni_kept {
     int64_t index; /* of the sequence that they belong to; -1: none */
     int64_t slots; /* at least 1 */
     char *blocks;      /* of all slots */
-    atomic_llong *tags; /* which block a slot holds; ATTNI_SLOT_EMPTY, or ATTNI_SLOT_TAKEN while one is converted */
+    atomic_llong
+        *tags; /* which block a slot holds; ATTNI_SLOT_EMPTY, or ATTNI_SLOT_TAKEN while one is converted */
 } attni_kept;
 
 enum { ATTNI_SLOT_EMPTY = -1, ATTNI_SLOT_TAKEN = -2 };

@@ -13,6 +13,7 @@ typedef struct attni_cpu_plan {
     int64_t slots;        /* forward: blocks of K and V that a task keeps */
     size_t block_bytes;   /* of a slot outside of the scratch; 0: none */
     bool shared;          /* slots are a sequence's, not a task's */
+    bool tapers;          /* a sequence's first rows are cut finer; see forward.c */
     size_t blocks_offset, tags_offset, next_offset; /* forward, in the workspace */
     int64_t heads;        /* decode: kv heads of a task's piece */
     size_t scratch_bytes; /* of a task */
