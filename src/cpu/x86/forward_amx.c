@@ -254,7 +254,8 @@ static int known_pairs(const amx_host *host, const softmax_state *guest, int64_t
 
 /* C (+)= A B; c and b are the first row's and step's. */
 static void multiply(float *c, const amx_operand *a, const float *b, bool zero, amx_host *host) {
-    softmax_state guest = host->guest; /* in registers */
+    softmax_state guest;
+    softmax_enter(&guest, &host->guest);
     const int64_t steps = a->step_end - a->step_begin, pairs = host->pairs;
     for (int64_t r = a->row_begin; r < a->row_end; r += 2, c += 32 * FORWARD_SUB_ROWS) {
         const char *from = a->tiles + tile_at(a->row_tiles, a->steps, r, a->step_begin);
@@ -268,12 +269,13 @@ static void multiply(float *c, const amx_operand *a, const float *b, bool zero, 
         default: multiply_block(2, 0, c, from, b, steps, zero, &guest, pairs, host->ahead); break;
         }
     }
-    host->guest = guest;
+    softmax_leave(&host->guest, &guest);
 }
 
 /* C = A B where A has two steps or one. */
 static void multiply_short(float *c, const amx_operand *a, const float *b, amx_host *host) {
-    softmax_state guest = host->guest;
+    softmax_state guest;
+    softmax_enter(&guest, &host->guest);
     const int64_t pairs = host->pairs;
     const char *from = a->tiles + tile_at(a->row_tiles, a->steps, a->row_begin, 0);
     /* eight tiles at a time: what is left of the guest changes what is known of it */
@@ -289,7 +291,7 @@ static void multiply_short(float *c, const amx_operand *a, const float *b, amx_h
             default: multiply_few(2, 0, c, from, b, tiles, &guest, pairs, host->ahead); break;
             }
     }
-    host->guest = guest;
+    softmax_leave(&host->guest, &guest);
 }
 
 /* S^T = K Q^T of a unit. */

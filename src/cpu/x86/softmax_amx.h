@@ -29,6 +29,35 @@ typedef struct softmax_state {
     vf rounded[FORWARD_NV];   /* of P as bf16 */
 } softmax_state;
 
+/*
+ * Into registers and back, one by one: a copy of the struct would be made by vectors over the three scalars, and such a load waits
+ * until all stores before it, tiles and all, have left the core.
+ */
+SIMD_INLINE void softmax_enter(softmax_state *to, const softmax_state *e) {
+    to->s = e->s;
+    to->p = e->p;
+    to->pairs = e->pairs;
+    to->scale = e->scale;
+    SIMD_UNROLL
+    for (int v = 0; v < FORWARD_NV; v++) {
+        to->reference[v] = e->reference[v];
+        to->offset[v] = e->offset[v];
+        to->sum[v] = e->sum[v];
+        to->rounded[v] = e->rounded[v];
+    }
+}
+
+SIMD_INLINE void softmax_leave(softmax_state *e, const softmax_state *from) {
+    e->s = from->s;
+    e->p = from->p;
+    e->pairs = from->pairs;
+    SIMD_UNROLL
+    for (int v = 0; v < FORWARD_NV; v++) {
+        e->sum[v] = from->sum[v];
+        e->rounded[v] = from->rounded[v];
+    }
+}
+
 SIMD_INLINE vf softmax_exponent(const bool far, const softmax_state *e, const int v, vf s) {
     const vf near = _mm512_fmsub_ps(s, e->scale, e->offset[v]);
     if (!far) return near;
@@ -97,9 +126,10 @@ SIMD_INLINE void softmax_some(softmax_state *e, exp2_chains *exp2, const int i, 
 
 /* All that are left. */
 static void softmax_rest(softmax_state *e) {
-    softmax_state s = *e; /* in registers */
+    softmax_state s;
+    softmax_enter(&s, e);
     softmax_pairs(false, &s, s.pairs);
-    *e = s;
+    softmax_leave(e, &s);
 }
 
 /* The same where some reference is far. */
