@@ -88,8 +88,8 @@
 #define ROOMY ((WGS == 2 && !SLICED) || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
 /* The very first step is one like the others that begin a tile, and a window's blocks at both ends are one step's: a
  * quarter to a third less to compile. Elsewhere registers are too few, or it costs 1 to 2% of the time. */
-#define JOINED (GENERAL || (WGS == 2 && D <= 192 && (MASK == 2 || ALIBI)))
-#define WINDOW_JOINED (MASK == 2 && WGS == 2 && D != 256)
+#define JOINED (GENERAL || (WGS == 2 && D <= 192 && (MASK == 2 || ALIBI)) || (SOFTCAP && MASK == 2))
+#define WINDOW_JOINED (MASK == 2 && ((WGS == 2 && D != 256) || SOFTCAP))
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
