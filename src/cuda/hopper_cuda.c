@@ -253,21 +253,24 @@ static attni_forward_tiles pack_heads(attni_forward_params *f, const attni_forwa
 }
 
 /*
- * A softcap as a polynomial: tanh x is x (1 + tanh_terms[0] x^2 + tanh_terms[1] x^4) to within 1.4e-7 for |x| up to 0.27
- * (minimax, the first term held at 1, so that what is far below the cap is exact), and x is a raw number times the
- * scale over the cap.
+ * A softcap as a polynomial: tanh x is x (1 + third x^2 + fifth x^4) to within 1.4e-7 for |x| up to 0.27 (minimax, the first
+ * term held at 1, so that what is far below the cap is exact), and x is a raw number times the scale over the cap. With the
+ * square completed that is fifth x ((x^2 + h)^2 + 1 / fifth - h^2), where h = third / (2 fifth).
  */
 static void fill_cap(attni_forward_sm90_params *p) {
-    static const double tanh_terms[] = {-3.3319254e-01, 1.2767748e-01};
-    const double over_cap = fabs((double)p->forward.scale) / (double)p->forward.softcap;
-    double factor = fabs((double)p->forward.scale) * 1.4426950408889634; /* to powers of two */
-    p->cap_square = (float)(0.27 * 0.27 / (over_cap * over_cap));
-    p->cap[0] = (float)factor;
-    for (int i = 1; i < 3; i++) {
-        factor *= over_cap * over_cap;
-        p->cap[i] = (float)(factor * tanh_terms[i - 1]);
+    static const double third = -3.3319254e-01, fifth = 1.2767748e-01, most = 0.27;
+    const double scale = fabs((double)p->forward.scale), over_cap = scale / (double)p->forward.softcap,
+                 square = 1.0 / (over_cap * over_cap);
+    p->cap[2] = (float)(scale * 1.4426950408889634 * fifth * pow(over_cap, 4.0)); /* to powers of two */
+    if (!(p->cap[2] > 1e-37f && p->cap[2] < 1e37f && square > 1e-17 && square < 1e17)) { /* never so */
+        p->cap[0] = p->cap[1] = p->cap[2] = 0.0f;
+        p->cap_square = -INFINITY;
+        return;
     }
-    if (!(factor < 1e30 && p->cap_square > 0.0f)) p->cap_square = -1.0f;
+    p->cap[0] = (float)(square * third / (2.0 * fifth));
+    p->cap[1] =
+        (float)(scale * 1.4426950408889634 / (double)p->cap[2] - (double)p->cap[0] * (double)p->cap[0]);
+    p->cap_square = (float)(most * most * square);
 }
 
 /*

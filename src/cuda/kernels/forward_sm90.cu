@@ -194,8 +194,14 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     if (first && real && ROOMY && TURNS) {
         finish_sums(p, memory, &last, at->tiles - 1, inverse);
     }
-    score_shape shape = {w->scale, {0.0f, 0.0f}, {0.0f, 0.0f},           POLYNOMIAL,
-                         p->cap,   p->cap[1],    p->forward.batch >> 31, {true, 0, 0, 0.0f}};
+    score_shape shape = {POLYNOMIAL ? p->cap[2] : w->scale,
+                         {0.0f, 0.0f},
+                         {0.0f, 0.0f},
+                         POLYNOMIAL,
+                         p->cap,
+                         p->cap[0],
+                         p->forward.batch >> 31,
+                         {true, 0, 0, 0.0f}};
 #if LINED
     set_line(memory, place_at_hand(at), at, line, &shape);
     if (!masked) {
@@ -258,7 +264,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         shape.low[0] = below(&shape, 0, at->reference[0]);
         shape.low[1] = below(&shape, 1, at->reference[1]);
     }
-    int widest = 0;
+    u32 widest = ~0u;
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     if (previous) {
         /* The product still reads pr: the first exponentials wait in floats. */
@@ -303,7 +309,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     }
 #endif
     if (POLYNOMIAL && shape.raw &&
-        __any_sync(0xffffffffu, widest > __float_as_int(p->cap_square))) { /* beyond the polynomial */
+        __any_sync(0xffffffffu,
+                   widest < __float_as_uint(p->cap_square + p->cap[0]))) { /* beyond the polynomial */
         cap_scores(s, w->scale, w->to_exponent, false, &shape);
         sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);

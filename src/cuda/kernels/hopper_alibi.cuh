@@ -99,7 +99,7 @@ DEVICE void slope_scores(float (&s)[BC / 2], const shared_memory *memory, int pl
 #pragma unroll
     for (int i = 0; i < BC / 2; i++) {
         const float away = fabsf(apart[i / 2 & 1] - (float)(i / 4 * 8 + (i & 1)));
-        s[i] = fmaf(-slope, away, s[i] * weight_of(shape, s[i] * s[i]));
+        s[i] = fmaf(-slope, away, s[i] * shape->scale);
     }
     shape->scale = 1.0f;
 }

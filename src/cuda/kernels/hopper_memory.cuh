@@ -77,10 +77,7 @@
 /* A softcap is a polynomial within the exponentials; beside other options scores are capped before. */
 #define POLYNOMIAL (SOFTCAP && !ALIBI && !EXACT)
 #ifndef AHEAD
-#define AHEAD                                                                                                \
-    (POLYNOMIAL ? 4                                                                                          \
-     : LAZY     ? 2                                                                                          \
-                : 1) /* column groups whose exponents are made before the last ones' exponentials */
+#define AHEAD (LAZY ? 2 : 1) /* column groups whose exponents are made before the last ones' exponentials */
 #endif
 #ifndef LAZY
 #define LAZY (BIAS && !LIMITED && WGS > 2) /* a bias joins its scores two column groups at a time */
@@ -135,7 +132,8 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 /* The wait for P V comes after all EARLY groups' exponentials, and not as soon as the assembler likes, after four of
  * them: 2 to 8% of the time where two warpgroups share the tensor core. */
 #define HIDDEN                                                                                               \
-    (WGS == 2 && !SLICED && !SOFTCAP && !GENERAL && !(D > 192 && (MASK == 2 || (BF16 && MASK == 1))))
+    (WGS == 2 && !SLICED && (!SOFTCAP || POLYNOMIAL) && !GENERAL &&                                          \
+     !(D > 192 && (MASK == 2 || (BF16 && MASK == 1))))
 
 /* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
 #if F8 && !TURNED

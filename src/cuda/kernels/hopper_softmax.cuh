@@ -110,25 +110,27 @@ DEVICE void mask_scores(float (&s)[BC / 2], const attni_forward_params *p, const
 /* ---------------------------------------------------------------- scores */
 
 /*
- * How a block's numbers become scores, in powers of two: s weight - base, for each of a thread's rows. The weight is the
- * scale, or under a softcap, where the numbers are still raw, a polynomial in s^2. The base is ALiBi's, where it is a line.
+ * How a block's numbers become scores, in powers of two: number scale - base, for each of a thread's rows. A number is what
+ * the product gave, or under a softcap, where that is still raw, a polynomial of it. The base is ALiBi's, where it is a line.
  */
 struct score_shape {
     float scale, base[2];
     float low[2]; /* ALIBI: the rows' references, with the base */
     bool raw;
     const float *cap; /* of attni_forward_sm90_params */
-    float second; /* cap[1] */
+    float middle; /* cap[0] */
     int zero; /* that the assembler does not know to be 0 */
     bias_view bias; /* BIAS */
 };
 
-DEVICE float cap_weight(const score_shape *shape, float square) {
-    return fmaf(square, fmaf(square, shape->cap[2], shape->second), shape->cap[0]);
+/* x^2 + cap[0] and x ((x^2 + cap[0])^2 + cap[1]): three instructions of few registers, which are read beside the wgmma's. */
+DEVICE float cap_square(const score_shape *shape, float x) { return fmaf(x, x, shape->middle); }
+DEVICE float cap_number(const score_shape *shape, float x, float square) {
+    return x * fmaf(square, square, shape->cap[1]);
 }
 
-DEVICE float weight_of(const score_shape *shape, float square) {
-    return POLYNOMIAL && shape->raw ? cap_weight(shape, square) : shape->scale;
+DEVICE float number_of(const score_shape *shape, float x) {
+    return POLYNOMIAL && shape->raw ? cap_number(shape, x, cap_square(shape, x)) : x;
 }
 
 /* A row's reference, as far below its weighted numbers. */
@@ -144,7 +146,7 @@ DEVICE void cap_scores(float (&s)[BC / 2], float cap, float to_exponent, bool sm
     if (small) {
 #pragma unroll
         for (int i = 0; i < BC / 2; i++) {
-            s[i] *= cap_weight(shape, s[i] * s[i]);
+            s[i] = number_of(shape, s[i]) * shape->scale;
         }
     } else {
 #pragma unroll
@@ -195,8 +197,8 @@ DEVICE float thread_maximum(const float (&s)[BC / 2], int half, const score_shap
         y = fmaxf(y, s[i * 4 + half * 2 + 1]);
     }
     x = fmaxf(x, y);
-    const float weight = weight_of(shape, x * x);
-    return ALIBI ? fmaf(x, weight, -shape->base[half]) : x * weight;
+    x = number_of(shape, x);
+    return ALIBI ? fmaf(x, shape->scale, -shape->base[half]) : x * shape->scale;
 }
 
 /* No less than that, and as much unless all are below 0; half the instructions. */
@@ -208,7 +210,7 @@ DEVICE float thread_bound(const float (&s)[BC / 2], int half, const score_shape 
             __vimax3_s32(bits, __float_as_int(s[i * 4 + half * 2]), __float_as_int(s[i * 4 + half * 2 + 1]));
     }
     const float x = __int_as_float(bits);
-    return x * weight_of(shape, x * x) - (ALIBI ? shape->base[half] : 0.0f);
+    return x * shape->scale - (ALIBI ? shape->base[half] : 0.0f);
 }
 
 /* A reference for a row whose largest score this is: its p is 2^-HEADROOM, which 16 bits hold without rounding. */
@@ -247,19 +249,22 @@ DEVICE void move_references(const float (&s)[BC / 2], const float (&bound)[2], m
 }
 
 /* What 2 is raised to for a row's two keys of column group i. widest: the bits of the largest square under a
- * polynomial. */
+ * polynomial: it is negative as far as that holds, and so the least as an integer. */
 DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float low, const score_shape *shape,
-                            int *widest) {
-    const float x = s[i * 4 + half * 2], y = s[i * 4 + half * 2 + 1], xx = x * x, yy = y * y;
+                            u32 *widest) {
+    float x = s[i * 4 + half * 2], y = s[i * 4 + half * 2 + 1];
     if (POLYNOMIAL && shape->raw) {
-        *widest = __vimax3_s32(*widest, __float_as_int(xx), __float_as_int(yy));
+        const float xx = cap_square(shape, x), yy = cap_square(shape, y);
+        *widest = __vimin3_u32(*widest, __float_as_uint(xx), __float_as_uint(yy));
+        x = cap_number(shape, x, xx);
+        y = cap_number(shape, y, yy);
     }
-    return make_float2(fmaf(x, weight_of(shape, xx), -low), fmaf(y, weight_of(shape, yy), -low));
+    return make_float2(fmaf(x, shape->scale, -low), fmaf(y, shape->scale, -low));
 }
 
 /* Column group i's four. */
 DEVICE void exponents(float (&s)[BC / 2], int i, float *t, const matrix_state *at, const score_shape *shape,
-                      int *widest) {
+                      u32 *widest) {
 #if BIAS
     if (!shape->bias.added && i % 2 == 0) {
         add_bias(s, &shape->bias, i / 2);
@@ -285,7 +290,7 @@ DEVICE void raise(float *t, float (&sum)[4]) {
 
 /* p of the column groups [from, to), packed as a left operand. */
 DEVICE void probabilities(float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_state *at, float (&sum)[4],
-                          score_shape *shape, int *widest, int from, int to) {
+                          score_shape *shape, u32 *widest, int from, int to) {
     float next[AHEAD * 4], last = 0.0f;
 #pragma unroll
     for (int i = from; i < from + AHEAD; i++) {
@@ -300,9 +305,9 @@ DEVICE void probabilities(float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_sta
             shape->bias.own ^= shape->zero & __float_as_int(last);
         }
 #endif
-        if (POLYNOMIAL && shape->raw && at_hand == 0 && i > from) {
-            shape->second =
-                __int_as_float(__float_as_int(shape->second) ^ (shape->zero & __float_as_int(last)));
+        if (POLYNOMIAL && WGS == 2 && shape->raw && i > from) {
+            shape->middle =
+                __int_as_float(__float_as_int(shape->middle) ^ (shape->zero & __float_as_int(last)));
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {
@@ -350,7 +355,7 @@ DEVICE void repeat_row(const float (&s)[BC / 2], u32 (&p)[BC / 4], int half, boo
     const float top = quad_max(thread_maximum(s, half, shape));
     if (must) {
         const float old = at->reference[half];
-        int widest = 0;
+        u32 widest = ~0u;
         at->reference[half] = reference_of(top);
         factor[half] = exp2_fast(old - at->reference[half]);
         at->sum[half] *= factor[half];

@@ -128,8 +128,8 @@ typedef struct attni_forward_sm90_params {
     int *order; /* forward.order, to be filled */
     unsigned *ticket; /* null: tiles are dealt out beforehand; else a zero, left as zero */
     int tiles; /* of attni_forward_schedule */
-    /* SOFTCAP: a raw number s whose square is at most cap_square, or -1, is in powers of two
-     * s (cap[0] + cap[1] s^2 + cap[2] s^4) after it. */
+    /* SOFTCAP: a raw number s whose square is at most cap_square, or -infinity, is in powers of two
+     * cap[2] s ((s^2 + cap[0])^2 + cap[1]) after it. */
     float cap_square, cap[3];
     float bias_factor; /* BIAS: what makes a bias one of raw scores, 1 / |scale|, or 1 for a scale of 0 */
     int zero; /* f8: 0, which the assembler must not know */
