@@ -337,11 +337,11 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->stages = few ? 4 : 2;
         t->q_slots = few ? 3 : 2;
         t->turns = !(few && limited);
-        t->early = few || limited || shaped == ATTNI_SM90_SOFTCAP ? 2 : 4;
+        t->early = shaped != ATTNI_SM90_SOFTCAP && (few || limited) ? 2 : 4;
     } else if (widest <= 128) {
         t->q_slots = 3;
         t->turns = shaped != ATTNI_SM90_GENERAL;
-        t->early = shaped && shaped != ATTNI_SM90_ALIBI ? 4 : 6;
+        t->early = shaped == ATTNI_SM90_SOFTCAP ? 5 : shaped == ATTNI_SM90_BIAS && !limited ? 4 : 6;
     } else if (widest <= 192) {
         t->bc = t->dv <= 128 ? 128 : 96;
         t->turns = !limited;
