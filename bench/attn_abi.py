@@ -55,6 +55,11 @@ class Tensors(ctypes.Structure):
                 + fields(POINTER, "dout dlse dq dk dv dbias dsinks q_scale k_scale v_scale"))
 
 
+class Execution(ctypes.Structure):
+    _fields_ = (fields(SIZE, "struct_size") + fields(POINTER, "workspace") + fields(SIZE, "workspace_bytes")
+                + fields(POINTER, "stream"))
+
+
 def make_problem(**given):
     """ATTN_PROBLEM_INIT, with some fields set."""
     packed = Strides(DEFAULT, DEFAULT, DEFAULT)
@@ -66,6 +71,10 @@ def make_problem(**given):
 
 def make_options(**given):
     return PlanOptions(struct_size=ctypes.sizeof(PlanOptions), **given)
+
+
+def make_execution(**given):
+    return Execution(struct_size=ctypes.sizeof(Execution), **given)
 
 
 def make_tensors(**given):
@@ -111,14 +120,18 @@ def check_sizes(path):
     library.must(status)
     library.must(library.c.attn_forward(plan, ctypes.byref(tensors), None))
     assert list(out) == list(numbers), list(out)
+    execution = make_execution()
+    library.must(library.c.attn_forward(plan, ctypes.byref(tensors), ctypes.byref(execution)))
     for struct, call in ((problem, lambda: library.plan_status(problem, options)[0]),
                          (options, lambda: library.plan_status(problem, options)[0]),
-                         (tensors, lambda: library.c.attn_forward(plan, ctypes.byref(tensors), None))):
+                         (tensors, lambda: library.c.attn_forward(plan, ctypes.byref(tensors), None)),
+                         (execution, lambda: library.c.attn_forward(plan, ctypes.byref(tensors),
+                                                                    ctypes.byref(execution)))):
         struct.struct_size -= 8
         assert call() == INVALID_ARGUMENT, f"a {type(struct).__name__} that is 8 bytes short was taken"
         struct.struct_size += 8
     library.c.attn_plan_destroy(plan)
-    print("4 passed, 0 failed")
+    print("5 passed, 0 failed")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Times the CUDA forward beside cuDNN (through torch) as single launches in random order, through the C interface.
 
-usage: bench/cuda_cudnn.py LIBATTN.SO [--suites plain,f16,f8,options,data,lengths] [--dims 64,128] [--seqlens 512,8192]
-                           [--csv FILE]
+usage: bench/cuda_cudnn.py LIBATTN.SO [--suites plain,f16,f8,options,data,lengths,decode] [--dims 64,128]
+                           [--seqlens 512,8192] [--csv FILE]
 
 plain    bf16, 16k tokens, hidden size 2048: the library beside cuDNN
 f16      the same in f16, with the library's bf16 beside both
@@ -11,6 +11,8 @@ options  bf16 with one option each, beside plain
 data     8192 keys: queries times 1, 3, 10 and 40, keys that grow by 1 and 8 nats a 128; bf16, bf16 with exact
          references, f16
 lengths  ragged beside plain, few queries of grouped heads, dims of 576 and 512
+decode   few queries over many keys, beside cuDNN and torch's flash back end; TB/s of K and V. As a model's layers run:
+         graphs of 2 to 16 calls, each with its own keys and values, 256 MB and more together
 
 What is compared is a group: its launches take turns in random order, 256 MB are written before each, and medians are
 kept. Power and clocks move by 5% within a run, so only ratios within a group are to be relied on. LSE is written. Work
@@ -34,8 +36,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from attn_abi import (BF16, CAUSAL, CUDA, DEFAULT, F16, F8_E4M3, RAGGED, Library, Strides, make_options, make_problem,
-                      make_tensors)
+from attn_abi import (BF16, CAUSAL, CUDA, DEFAULT, F16, F8_E4M3, RAGGED, Library, Strides, make_execution, make_options,
+                      make_problem, make_tensors)
 
 DTYPES = {"bf16": (BF16, torch.bfloat16), "f16": (F16, torch.float16), "e4m3": (F8_E4M3, torch.float8_e4m3fn)}
 Shape = collections.namedtuple("Shape", "batch heads_q heads_kv rows keys dim dim_v causal")
@@ -135,8 +137,23 @@ def lengths_suite():
         yield Group("lengths", "x1", [Case("576/512", Shape(2, 16, 16, 2048, 2048, 576, 512, causal))])
 
 
+def decode_suite():
+    for dtype, dim, heads_q, heads_kv, rows, keys, batches in (
+            ("bf16", 128, 32, 8, 1, 32768, (1, 4, 16)), ("bf16", 128, 32, 8, 1, 8192, (1, 4, 16, 64)),
+            ("bf16", 128, 32, 8, 1, 2048, (1, 16)), ("f16", 128, 32, 8, 1, 32768, (1,)),
+            ("bf16", 128, 32, 32, 1, 8192, (1, 4)), ("bf16", 64, 64, 8, 1, 8192, (1, 16)),
+            ("bf16", 256, 16, 4, 1, 8192, (1, 16)), ("bf16", 128, 32, 8, 64, 32768, (1,)),
+            ("bf16", 128, 32, 8, 512, 32768, (1,))):
+        for batch in batches:
+            s = Shape(batch, heads_q, heads_kv, rows, keys, dim, dim, 0)
+            yield Group("decode", "x1", [Case(what, s, dtype) for what in ("cudnn", "flash", "attn")])
+    for batch in (1, 16):
+        yield Group("decode", "x1", [Case("attn", Shape(batch, 64, 1, 1, 8192, 576, 512, 0))])
+
+
 SUITES = {"plain": plain_suite, "f16": f16_suite, "f8": f8_suite, "options": options_suite, "data": data_suite,
-          "lengths": lengths_suite}
+          "lengths": lengths_suite, "decode": decode_suite}
+PEERS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
 
 # ---------------------------------------------------------------- problems and their numbers
 
@@ -165,6 +182,12 @@ def tflop(case):
     pairs = (sum(seen(n, n, s.causal, left) for n in case.lengths) if case.lengths
              else s.batch * seen(s.rows, s.keys, s.causal, left))
     return 2e-12 * s.heads_q * pairs * (s.dim + s.dim_v)
+
+
+def terabytes(case):
+    """Of K and V."""
+    s = case.shape
+    return 2e-12 * s.batch * s.heads_kv * s.keys * (s.dim + s.dim_v)
 
 
 class Numbers:
@@ -234,18 +257,18 @@ def reference(case, numbers):
 # ---------------------------------------------------------------- calls
 
 
-def cudnn_call(case, numbers):
+def torch_call(case, numbers):
     """A call, and what gives its O, (batch, row, head, dim)."""
     q, k, v = (x.transpose(1, 2) for x in numbers.inputs(case)[0])
-    made = []
+    grouped, causal, made = case.shape.heads_q != case.shape.heads_kv, bool(case.shape.causal), []
 
     def call():
-        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-            made[:] = [scaled_dot_product_attention(q, k, v, is_causal=bool(case.shape.causal))]
+        with sdpa_kernel(PEERS[case.what]):
+            made[:] = [scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)]
     return call, lambda: made[0].transpose(1, 2)
 
 
-def attn_call(library, case, numbers):
+def attn_call(library, case, numbers, stream=None):
     s = case.shape
     (q, k, v), scales = numbers.inputs(case)
     o = torch.full((*q.shape[:3], s.dim_v), math.nan, device="cuda",
@@ -265,10 +288,11 @@ def attn_call(library, case, numbers):
         given |= dict(zip(("q_scale", "k_scale", "v_scale"), scales))
     pointers = {name: x.data_ptr() for name, x in {**given, "q": q, "k": k, "v": v, "o": o, "lse": lse}.items()}
     tensors = make_tensors(**pointers, total_q=q.shape[1] if case.lengths else DEFAULT)
-    address = ctypes.byref(tensors)
+    execution = make_execution(stream=stream)
+    addresses = ctypes.byref(tensors), ctypes.byref(execution)
 
-    def call(kept=(given, q, k, v, lse, tensors)):
-        library.must(library.c.attn_forward(plan, address, None))
+    def call(kept=(given, q, k, v, o, lse, tensors, execution)):
+        library.must(library.c.attn_forward(plan, *addresses))
     return call, lambda: o
 
 
@@ -306,34 +330,76 @@ def medians_us(calls, flush):
     return [1e3 * statistics.median(a.elapsed_time(b) for a, b in row) for row in events]
 
 
-def measure(library, group, flush):
-    numbers = Numbers(group.data)
-    pairs = [cudnn_call(case, numbers) if case.what == "cudnn" else attn_call(library, case, numbers)
-             for case in group.cases]
-    errors = []
-    for case, (call, output) in zip(group.cases, pairs):
+def refuses(call, case):
+    """A peer may, by an exception."""
+    try:
         call()
-        errors.append(checked_error(case, numbers, output()))
-    times = medians_us([call for call, _ in pairs], flush)
-    rates = [tflop(case) / us * 1e6 for case, us in zip(group.cases, times)]
-    peer = next((rate for case, rate in zip(group.cases, rates) if case.what == "cudnn"), None)
-    for case, us, rate, error in zip(group.cases, times, rates, errors):
+    except RuntimeError as refusal:
+        print(f"{case.what} refuses: {str(refusal).splitlines()[0]}")
+        return True
+    return False
+
+
+def single_launches(library, group, flush):
+    """Cases that run, their errors and times."""
+    numbers, cases, calls, errors = Numbers(group.data), [], [], []
+    for case in group.cases:
+        call, output = torch_call(case, numbers) if case.what in PEERS else attn_call(library, case, numbers)
+        if not refuses(call, case):
+            cases.append(case)
+            calls.append(call)
+            errors.append(checked_error(case, numbers, output()))
+    return cases, errors, medians_us(calls, flush)
+
+
+def layers(library, group):
+    """The same of a graph of calls, one after another, each with its own numbers."""
+    count = max(2, min(16, math.ceil(256 / (1e6 * terabytes(group.cases[0])))))
+    sets = [Numbers(group.data) for _ in range(count)]
+    stream, cases, errors, graphs = torch.cuda.Stream(), [], [], []
+    with torch.cuda.stream(stream):
+        for case in group.cases:
+            pairs = [torch_call(case, n) if case.what in PEERS else attn_call(library, case, n, stream.cuda_stream)
+                     for n in sets]
+            if refuses(pairs[0][0], case):
+                continue
+            errors.append(checked_error(case, sets[0], pairs[0][1]()))
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                for call, _ in pairs:
+                    call()
+            cases.append(case)
+            graphs.append((graph.replay, pairs))
+        nothing = torch.empty(1, device="cuda")
+        times = medians_us([replay for replay, _ in graphs], nothing)
+    return cases, errors, [us / count for us in times]
+
+
+def measure(library, group, flush):
+    cases, errors, times = layers(library, group) if group.suite == "decode" else single_launches(library, group, flush)
+    rates = [tflop(case) / us * 1e6 for case, us in zip(cases, times)]
+    peer = next((rate for case, rate in zip(cases, rates) if case.what == "cudnn"), None)
+    for case, us, rate, error in zip(cases, times, rates, errors):
         s = case.shape
         yield {"suite": group.suite, "data": group.data, "what": case.what, "dtype": case.dtype, "dim_qk": s.dim,
                "dim_v": s.dim_v, "batch": len(case.lengths) or s.batch, "heads_q": s.heads_q, "heads_kv": s.heads_kv,
                "seqlen_q": s.rows, "seqlen_k": s.keys, "causal": s.causal, "us": f"{us:.2f}", "tflops": f"{rate:.1f}",
-               "over_first": f"{rate / rates[0]:.3f}", "over_cudnn": f"{rate / peer:.3f}" if peer else "",
-               "error": f"{error:.2e}"}
+               "tbs": f"{terabytes(case) / us * 1e6:.3f}", "over_first": f"{rate / rates[0]:.3f}",
+               "over_cudnn": f"{rate / peer:.3f}" if peer else "", "error": f"{error:.2e}"}
 
 
 # ---------------------------------------------------------------- tables
+
+
+def rate_of(r):
+    return f"{float(r['tbs']):.2f} TB/s" if r["suite"] == "decode" else f"{float(r['tflops']):.0f}"
 
 
 def print_group(rows, seconds):
     first = rows[0]
     print(f"{first['suite']:<8}{first['data']:<6}{first['dim_qk']:>4}/{first['dim_v']:<4}{first['seqlen_k']:>6} "
           f"{'causal' if first['causal'] else 'full':<7}"
-          + " | ".join(f"{r['what']} {float(r['tflops']):.0f} ({r['over_cudnn'] or r['over_first']})" for r in rows)
+          + " | ".join(f"{r['what']} {rate_of(r)} ({r['over_cudnn'] or r['over_first']})" for r in rows)
           + f" [{seconds:.0f} s]", flush=True)
 
 
@@ -361,6 +427,18 @@ def print_table(rows, suite):
         print(f"| {name} | " + " | ".join(row.get(column, "") for column in names) + " |")
 
 
+def print_decode(rows):
+    """TB/s of K and V."""
+    shapes = {}
+    for r in rows:
+        name = (f"{r['dtype']} {r['batch']} x {r['seqlen_q']} x {r['seqlen_k']}, heads {r['heads_q']}/{r['heads_kv']}, "
+                f"dim {r['dim_qk']}/{r['dim_v']}")
+        shapes.setdefault(name, {})[r["what"]] = f"{float(r['us']):.0f} us, {r['tbs']}"
+    print("\n| decode | cudnn | flash | attn |\n|---|---|---|---|")
+    for name, cells in shapes.items():
+        print(f"| {name} | " + " | ".join(cells.get(what, "") for what in ("cudnn", "flash", "attn")) + " |")
+
+
 # ---------------------------------------------------------------- the program
 
 
@@ -377,7 +455,7 @@ def compile_share(path, cases):
 def compile_all(path, groups):
     """A share for each processor, before this process meets CUDA. Other lengths mostly need the same variants: they
     come later, and find them."""
-    cases = {(c.what, c.shape, c.dtype, c.exact): c for g in groups for c in g.cases if c.what != "cudnn"}
+    cases = {(c.what, c.shape, c.dtype, c.exact): c for g in groups for c in g.cases if c.what not in PEERS}
     ordered = sorted(cases.values(), key=lambda c: (c.shape.keys, c.shape.rows))
     forks, count = multiprocessing.get_context("fork"), os.cpu_count()
     shares = [forks.Process(target=compile_share, args=(path, ordered[i::count])) for i in range(count)]
@@ -431,7 +509,11 @@ def main():
             rows += made
             print_group(made, time.monotonic() - begin)
     for suite in options.suites:
-        print_table([r for r in rows if r["suite"] == suite], suite)
+        mine = [r for r in rows if r["suite"] == suite]
+        if suite == "decode":
+            print_decode(mine)
+        else:
+            print_table(mine, suite)
 
 
 if __name__ == "__main__":
