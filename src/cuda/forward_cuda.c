@@ -92,6 +92,10 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
         attni_text_add(text, "before it: ");
         attni_cuda_describe_kernel(text, made->sequences);
     }
+    if (made->gather) {
+        attni_text_add(text, "keys are split, in up to %d pieces; after it: ", made->pieces);
+        attni_cuda_describe_kernel(text, made->gather);
+    }
     attni_text_add(text,
                    "tiles: %d %s x %d keys, dims padded to %d and %d, K and V %d deep in shared memory; %d "
                    "warpgroups multiply\ngrid: %d blocks at most, which take %s\n",
@@ -107,27 +111,63 @@ static void describe_hopper(attn_plan *plan, const attni_cuda_plan *made) {
                          "measuring, and options.algorithm asks for them\n");
 }
 
+/* Whether the variant is to be that for few rows; the most pieces of its keys, or 0 where they stay whole. */
+static int split_keys(const attn_plan *plan, attni_hopper_shape *shape) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    const uint64_t limit = plan->options.workspace_limit;
+    attni_kernel_spec spec;
+    attni_forward_tiles tiles;
+    size_t at;
+    int pieces = 1;
+    shape->split = true;
+    if (attni_hopper_spec(shape, cuda->shared_limit, &spec, &tiles))
+        pieces = attni_hopper_most_pieces(cuda, &plan->problem, shape, &tiles);
+    if (limit != 0 && attni_hopper_workspace(&plan->problem, pieces, &at) > limit) pieces = 1;
+    shape->split = pieces > 1 || shape->few;
+    return pieces > 1 ? pieces : 0;
+}
+
+/* The kernels of a shape; or why its tiles do not fit. */
+static attn_status load_hopper(const attn_plan *plan, attni_cuda_plan *made, const attni_hopper_shape *shape,
+                               const char **refusal) {
+    const attni_cuda *cuda = plan->context->backend_data;
+    attni_kernel_spec spec;
+    if (!attni_hopper_spec(shape, cuda->shared_limit, &spec, &made->hopper_tiles)) {
+        *refusal = "its tiles need more shared memory than a block has";
+        return ATTN_OK;
+    }
+    made->hopper_packed = shape->packed;
+    ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->hopper));
+    if (shape->lengths) {
+        spec = attni_hopper_sequences_spec();
+        ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->sequences));
+    }
+    if (made->pieces > 1) {
+        spec = attni_hopper_gather_spec();
+        ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->gather));
+    }
+    return ATTN_OK;
+}
+
 /* Chooses forward_sm90 where it takes the problem and can be had; else says why not. */
 static attn_status open_hopper(attn_plan *plan, attni_cuda_plan *made, const char **refusal) {
     const attni_cuda *cuda = plan->context->backend_data;
     attni_hopper_shape shape = attni_hopper_shape_of(&plan->problem);
     shape.exact = plan->options.exact_reference != 0;
-    attni_kernel_spec spec;
     *refusal = plan->options.isa == ATTN_ISA_SM80 ? "options.isa asks for sm80"
                                                   : attni_hopper_refusal(cuda, &plan->problem);
     const bool narrow = (shape.softcap || shape.alibi) && plan->problem.dim_qk <= 64;
     if (!*refusal && shape.exact && (narrow || shape.bias || shape.general))
         *refusal = "it has no exact reference beside options, but softcap or ALiBi at dims from 97 to 128";
     if (*refusal) return ATTN_OK;
-    if (!attni_hopper_spec(&shape, cuda->shared_limit, &spec, &made->hopper_tiles)) {
-        *refusal = "its tiles need more shared memory than a block has";
-        return ATTN_OK;
-    }
-    made->hopper_packed = shape.packed;
-    attn_status status = attni_module_kernel(plan->context, &spec, &made->hopper);
-    if (status == ATTN_OK && shape.lengths) {
-        spec = attni_hopper_sequences_spec();
-        status = attni_module_kernel(plan->context, &spec, &made->sequences);
+    made->pieces = split_keys(plan, &shape);
+    attn_status status = load_hopper(plan, made, &shape, refusal);
+    if (*refusal) return ATTN_OK;
+    if (status == ATTN_COMPILE_ERROR &&
+        shape.split) { /* without NVRTC: the variant for many rows may be embedded */
+        shape.split = false;
+        made->pieces = 0;
+        status = load_hopper(plan, made, &shape, refusal);
     }
     if (status != ATTN_COMPILE_ERROR && status != ATTN_UNSUPPORTED) return status;
     made->hopper = NULL;
@@ -173,7 +213,7 @@ attn_status attni_cuda_forward_open(attn_plan *plan, attni_cuda_plan *made) {
     made->forward = run_forward;
     if (made->hopper) {
         plan->kernel = "forward_sm90";
-        plan->workspace_size = attni_hopper_workspace(p);
+        plan->workspace_size = attni_hopper_workspace(p, made->pieces, &made->pieces_at);
         describe_hopper(plan, made);
         return ATTN_OK;
     }

@@ -68,6 +68,13 @@ static bool is_packed(const attn_problem *p, const attni_hopper_shape *shape) {
     return 4 * together <= 3 * apart;
 }
 
+/* Rows of one warpgroup and many keys. */
+static bool is_few(const attn_problem *p, const attni_hopper_shape *shape) {
+    enum { ROWS = 64, KEYS = 1024 }; /* of fewer keys it is no matter, and another variant may be embedded */
+    return !shape->alibi && !shape->bias && !shape->general && p->seqlen_k >= KEYS &&
+           p->seqlen_q * (shape->packed ? p->heads_q / p->heads_kv : 1) <= ROWS;
+}
+
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     attni_hopper_shape s = {
         .dtype = p->dtype_q, .dim_qk = p->dim_qk, .dim_v = p->dim_v, .seqlen_q = p->seqlen_q};
@@ -78,6 +85,7 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     s.lengths = s.general || p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL;
     s.mask = s.general ? 2 : attni_hopper_mask(p);
     s.packed = is_packed(p, &s);
+    s.few = is_few(p, &s);
     return s;
 }
 
@@ -92,6 +100,7 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
     const int rows =
         shape->bias && !bf16 ? 0 : (int)shape->seqlen_q; /* in f16 the tile for many would spill */
     attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, shaped, rows, t);
+    if (shape->split) attni_forward_sm90_split(t, shape->few);
     *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
                                 .capability = 90,
                                 .threads = t->warps * 32 + 128,
@@ -100,11 +109,11 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
                        : shape->mask == 2 ? "_window"
                        : shape->mask == 1 ? "_causal"
                                           : "";
-    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s%s%s%s",
+    snprintf(spec->name, sizeof spec->name, "forward_sm90_%s_d%d_v%d_%dx%d%s%s%s%s%s%s%s%s",
              bf16 ? "bf16" : "f16", t->d, t->dv, t->br, t->bc, mask, shape->softcap ? "_softcap" : "",
              shape->alibi ? "_alibi" : "", shape->bias ? "_bias" : "",
              shape->lengths && !shape->general ? "_lengths" : "", shape->packed ? "_packed" : "",
-             shape->exact ? "_exact" : "");
+             shape->exact ? "_exact" : "", shape->split ? "_split" : "");
     char bias[16] = "", parts[20] = "";
     const bool sliced = t->dv > 256;
     if (t->q_parts != t->q_slots * t->br / 64) snprintf(parts, sizeof parts, " -DQ_PARTS=%d", t->q_parts);
@@ -112,13 +121,39 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
     snprintf(spec->entry, sizeof spec->entry, "%s", spec->name);
     snprintf(spec->options, sizeof spec->options,
              "-DBF16=%d -DD=%d -DDV=%d -DWGS=%d -DBC=%d -DSTAGES=%d -DQ_SLOTS=%d -DDIRECT=%d -DTURNS=%d "
-             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s%s%s",
+             "-DEARLY=%d -DMASK=%d -DSOFTCAP=%d -DALIBI=%d%s%s%s%s%s%s%s%s",
              bf16, t->d, sliced ? t->dv / 2 : t->dv, t->warps / 4, t->bc, t->stages, t->q_slots, t->direct,
              t->turns, t->early, shape->mask, shape->softcap, shape->alibi, parts, bias,
              shape->general ? " -DGENERAL=1" : "", shape->lengths ? " -DLENGTHS=1" : "",
              shape->packed ? " -DPACKED=1" : "", shape->exact ? " -DEXACT=1" : "",
-             sliced ? " -DSLICED=1" : "");
+             sliced ? " -DSLICED=1" : "", shape->split ? " -DSPLIT=1" : "");
     return t->shared_bytes <= shared_limit;
+}
+
+/* ---------------------------------------------------------------- keys in pieces */
+
+/* For a run of so many queries and keys. Of a window a tile sees no more than its own keys. */
+static int count_pieces(const attni_cuda *cuda, const attn_problem *p, const attni_forward_tiles *tiles,
+                        bool packed, int64_t seqlen_q, int64_t seqlen_k, int most) {
+    const int64_t group = packed ? p->heads_q / p->heads_kv : 1;
+    const int64_t queries = packed ? tiles->br / 64 * (64 / group) : tiles->br;
+    const int64_t row_tiles = (seqlen_q + queries - 1) / queries;
+    const int64_t right = p->mask == ATTN_MASK_CAUSAL ? 0 : p->window_right;
+    int64_t keys = seqlen_k;
+    if (p->window_left != ATTN_WINDOW_UNLIMITED && right != ATTN_WINDOW_UNLIMITED &&
+        p->window_left < seqlen_k && right < seqlen_k)
+        keys = attni_min(keys, p->window_left + right + queries);
+    const double mb = 2e-6 * (double)(p->batch * p->heads_kv * keys) * (double)(p->dim_qk + p->dim_v);
+    return attni_forward_sm90_pieces(tiles, row_tiles * p->batch * (p->heads_q / group), keys, mb,
+                                     p->batch * p->heads_q * seqlen_q, (int)p->dim_v, cuda->multiprocessors,
+                                     most);
+}
+
+int attni_hopper_most_pieces(const attni_cuda *cuda, const attn_problem *p, const attni_hopper_shape *shape,
+                             const attni_forward_tiles *tiles) {
+    enum { MOST = 32767 }; /* a tile's record has 16 bits for it */
+    if (p->batch_invariant || shape->alibi || shape->bias || shape->general) return 1;
+    return count_pieces(cuda, p, tiles, shape->packed, p->seqlen_q, p->seqlen_k, MOST);
 }
 
 /* ---------------------------------------------------------------- launch */
@@ -147,17 +182,76 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
 }
 
 /*
- * The workspace: a ticket, and under lengths that only the device knows the maps of each sequence and their
- * order. A caller's begins at a multiple of 64 bytes, and maps at one of 128.
+ * The workspace: a ticket, under lengths that only the device knows the maps of each sequence and their order, and
+ * where keys are split the pieces: for each row and piece m and l, then o. A caller's begins at a multiple of 64 bytes,
+ * and maps at one of 128.
  */
-enum { TICKET_BYTES = 64, MAPS_ALIGNMENT = 128 };
+enum { TICKET_BYTES = 64, MAPS_ALIGNMENT = 128, PAIR_BYTES = 8 };
 
-size_t attni_hopper_workspace(const attn_problem *p) {
+static size_t bytes_before_pieces(const attn_problem *p) {
     const attni_hopper_shape shape = attni_hopper_shape_of(p);
     if (shape.lengths)
         return TICKET_BYTES + MAPS_ALIGNMENT +
                (size_t)p->batch * (ATTNI_MAPS * sizeof(attni_tensor_map) + sizeof(int));
     return shape.mask > 0 ? TICKET_BYTES : 0;
+}
+
+/* To whole float4 of them. */
+static size_t pair_bytes(const attn_problem *p, int pieces) {
+    const size_t count = (size_t)(p->batch * p->heads_q * p->seqlen_q) * (size_t)pieces;
+    return (count + 1) / 2 * (2 * PAIR_BYTES);
+}
+
+size_t attni_hopper_workspace(const attn_problem *p, int pieces, size_t *pieces_at) {
+    const size_t before = bytes_before_pieces(p);
+    *pieces_at = (before + 15) / 16 * 16;
+    if (pieces <= 1) return before;
+    return *pieces_at + pair_bytes(p, pieces) * (1 + (size_t)p->dim_v * sizeof(float) / PAIR_BYTES);
+}
+
+/* This run's number of pieces. Of several m, l and o have a place of their own; O and LSE are gather_sm90's. */
+static int place_pieces(const attn_plan *plan, const attni_run *run, attni_forward_params *f) {
+    const attn_problem *p = &plan->problem;
+    const attni_cuda_plan *made = plan->backend_data;
+    if (!made->gather || run->kind == ATTNI_RUN_ADD) return 1;
+    const int pieces = count_pieces(plan->context->backend_data, p, &made->hopper_tiles, made->hopper_packed,
+                                    f->seqlen_q, f->seqlen_k, made->pieces);
+    if (pieces == 1) return 1;
+    char *begin = (char *)run->workspace + made->pieces_at;
+    f->accum_m = (float *)(void *)begin;
+    f->accum_o = (float *)(void *)(begin + pair_bytes(p, pieces));
+    f->lse = NULL;
+    f->sinks = NULL;
+    return pieces;
+}
+
+/* Queues gather_sm90. */
+static attn_status gather_pieces(const attn_plan *plan, const attni_run *run, const attni_forward_params *f,
+                                 int pieces) {
+    const attni_cuda_plan *made = plan->backend_data;
+    const attn_problem *p = &plan->problem;
+    const attni_forward_params all = attni_cuda_run_params(plan, run);
+    attni_accum_params a = {.m = f->accum_m,
+                            .o = f->accum_o,
+                            .out = all.o,
+                            .lse = all.lse,
+                            .sinks = all.sinks,
+                            .lengths_q = all.lengths_q,
+                            .o_stride = all.o_stride,
+                            .lse_stride_batch = all.lse_stride_batch,
+                            .lse_stride_head = all.lse_stride_head,
+                            .rows = plan->rows,
+                            .batch = all.batch,
+                            .heads_q = all.heads_q,
+                            .seqlen_q = all.seqlen_q,
+                            .seqlen_q_max = all.seqlen_q_max,
+                            .dim_v = all.dim_v,
+                            .lengths_q_kind = all.lengths_q_kind,
+                            .dtype_o = (int)p->dtype_o,
+                            .pieces = pieces,
+                            .share = attni_accum_share(pieces, plan->rows)};
+    const unsigned grid[3] = {(unsigned)attni_accum_grid(plan->rows * a.share), 1, 1};
+    return attni_cuda_launch_early(plan, made->gather, grid, &a, run->stream);
 }
 
 attni_kernel_spec attni_hopper_sequences_spec(void) {
@@ -166,6 +260,14 @@ attni_kernel_spec attni_hopper_sequences_spec(void) {
                                .entry = "sequences_sm90",
                                .capability = 90,
                                .threads = ATTNI_SEQUENCES_THREADS};
+}
+
+attni_kernel_spec attni_hopper_gather_spec(void) {
+    return (attni_kernel_spec){.source = "gather_sm90.cu",
+                               .name = "gather_sm90",
+                               .entry = "gather_sm90",
+                               .capability = 90,
+                               .threads = ATTNI_ACCUM_THREADS};
 }
 
 /*
@@ -290,13 +392,15 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     const attni_cuda_plan *made = plan->backend_data;
     const bool bf16 = plan->problem.dtype_q == ATTN_BF16;
     attni_forward_sm90_params p = {.forward = attni_cuda_run_params(plan, run)};
-    const attni_forward_tiles tiles =
+    attni_forward_tiles tiles =
         made->hopper_packed ? pack_heads(&p.forward, &made->hopper_tiles) : made->hopper_tiles;
+    tiles.value_slices = place_pieces(plan, run, &p.forward);
     p.tiles = (int)attni_forward_schedule(&p.forward, &tiles, cache_bytes(cuda, &tiles, p.forward.seqlen_q),
                                           cuda->multiprocessors);
     if (p.tiles == 0) return ATTN_OK;
     if (p.forward.softcap > 0.0f) fill_cap(&p);
-    const bool tickets = run->workspace && p.tiles > cuda->multiprocessors;
+    const bool tickets =
+        run->workspace && p.tiles > cuda->multiprocessors && (!made->gather || made->pieces_at > 0);
     if (tickets) p.ticket = run->workspace;
     if (made->sequences) place_maps(&p, run->workspace);
     ATTNI_TRY(encode_tensors(cuda, &p, bf16, made->hopper_tiles.bc));
@@ -307,5 +411,6 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
         ATTNI_TRY(clear_ticket(cuda, run, &p.ticket));
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
-    return attni_cuda_launch(plan, made->hopper, grid, &p, run->stream);
+    ATTNI_TRY(attni_cuda_launch(plan, made->hopper, grid, &p, run->stream));
+    return tiles.value_slices > 1 ? gather_pieces(plan, run, &p.forward, tiles.value_slices) : ATTN_OK;
 }

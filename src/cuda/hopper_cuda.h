@@ -14,6 +14,8 @@ typedef struct attni_hopper_shape {
     bool lengths; /* ragged or padded, of queries or keys */
     bool packed; /* a tile is of all query heads of a key head */
     bool general; /* any options, looked for at run time; with mask 2 and lengths */
+    bool few;     /* rows of a tile are one warpgroup's, keys many; none of alibi, bias and general */
+    bool split;   /* the variant whose keys may be cut in pieces, and that for few rows */
 } attni_hopper_shape;
 
 /* MASK of params.h: 0, 1 or 2. */
@@ -30,11 +32,17 @@ const char *attni_hopper_refusal(const attni_cuda *cuda, const attn_problem *pro
 bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_kernel_spec *spec,
                        attni_forward_tiles *tiles);
 
-/* sequences_sm90, which goes before a variant for lengths. */
+/* sequences_sm90, which goes before a variant for lengths, and gather_sm90, which goes after pieces. */
 attni_kernel_spec attni_hopper_sequences_spec(void);
+attni_kernel_spec attni_hopper_gather_spec(void);
 
-/* Bytes of workspace: where tiles differ in length blocks draw tickets for them, which lie there. */
-size_t attni_hopper_workspace(const attn_problem *problem);
+/* Whether splitting keys pays for the largest run of a problem, and its most pieces; 1: it does not. tiles are those of
+ * the shape with split. */
+int attni_hopper_most_pieces(const attni_cuda *cuda, const attn_problem *problem,
+                             const attni_hopper_shape *shape, const attni_forward_tiles *tiles);
+
+/* Bytes of workspace: where tiles differ in length blocks draw tickets for them, which lie there; then pieces. */
+size_t attni_hopper_workspace(const attn_problem *problem, int pieces, size_t *pieces_at);
 
 /* Whether a run of the plan is forward_sm90's. forward_sm80 has accumulators' up to dim 256 and, with a bias, those
  * without keys, those whose bias does not begin at a multiple of 16 bytes, which the copy engine cannot be told

@@ -19,6 +19,9 @@ typedef struct attni_cuda_plan {
     const attni_kernel *hopper; /* forward_sm90, for all runs but ADD; null: forward_sm80 for all */
     const attni_kernel *sequences; /* before it, where lengths are on the device alone; else null */
     const attni_kernel *values;    /* before it, to turn V: f8; else null */
+    const attni_kernel *gather;    /* after it, where keys are split; else null */
+    int pieces;                    /* of a tile's keys at most, where they are split; else 0 */
+    size_t pieces_at;              /* where they lie in the workspace; what comes before has a ticket */
     attni_forward_tiles hopper_tiles;
     bool hopper_packed; /* it takes all query heads of a key head together */
 } attni_cuda_plan;

@@ -58,6 +58,9 @@ static inline packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q,
     return packed_make(&p, dtype, &random);
 }
 
+/* device_split.c: its first kinds of problems. */
+void device_split_keys(attn_context *context, int kinds);
+
 /* device_f8.c */
 void device_short_tiles(attn_context *context, int rounds);
 void device_turned_values(attn_context *context);

@@ -130,8 +130,10 @@ static void problems(attn_context *context, long long count, uint64_t seed, cons
 
 /* The same bits each time, whichever variant. */
 static void repeats(attn_context *context, int times) {
-    for (int kind = 0; kind < 5; kind++) {
-        packed made = make_packed(2, 6, 517, 1029, 128, kind % 4 % 2, kind == 4 ? ATTN_F8_E4M3 : ATTN_BF16);
+    for (int kind = 0; kind < 6; kind++) {
+        packed made =
+            kind == 5 ? make_packed(1, 2, 1, 9000, 128, 0, ATTN_BF16) /* keys in pieces */
+                      : make_packed(2, 6, 517, 1029, 128, kind % 4 % 2, kind == 4 ? ATTN_F8_E4M3 : ATTN_BF16);
         attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
         options.isa = kind % 4 < 2 ? ATTN_ISA_AUTO : ATTN_ISA_SM80;
         on_device d = copy_packed(&made);
@@ -333,7 +335,7 @@ static void capture(attn_context *context) {
         printf("capture: skipped, the driver has no graphs\n");
         return;
     }
-    packed made = make_packed(1, 2, 70, 200, 64, 0, ATTN_BF16);
+    packed made = make_packed(1, 2, 70, 2000, 64, 0, ATTN_BF16); /* on Hopper keys go in pieces */
     on_device d = copy_packed(&made);
     void *stream = NULL, *graph = NULL, *executable = NULL, *second = device_alloc((size_t)made.o_count * 2);
     packed eight = make_packed(1, 2, 4100, 500, 128, 0, ATTN_F8_E4M3); /* the first rows see no key */
@@ -490,6 +492,7 @@ int main(int argc, char **argv) {
         device_short_tiles(context, 8);
         device_turned_values(context);
     }
+    device_split_keys(context, count >= 1000 ? 9 : 3);
     device_f8_marked_tiles(context);
     device_f8_repeats(context, count >= 1000 ? 1000 : 3);
     device_f8_extremes(context, count >= 100 ? 20 : 2, seed);

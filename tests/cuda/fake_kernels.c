@@ -142,7 +142,18 @@ static int is_launch_right(const attni_forward_params *p, int general) {
                        !p->unaligned);
 }
 
-static void run_forward(const attni_forward_params *p, const input_format *format, int bf16) {
+/* A row as pieces for gather_sm90: all of it in the last, the others empty. */
+static void store_pieces(const attni_forward_params *p, long long row, const row_state *state) {
+    for (int i = 0; i < p->value_slices; i++) {
+        const long long at = row * p->value_slices + i;
+        const int any = i == p->value_slices - 1 && !(state->l == 0);
+        p->accum_m[2 * at] = any ? (float)(state->m / log(2.0)) : NAN;
+        p->accum_m[2 * at + 1] = any ? (float)state->l : 0;
+        for (int d = 0; d < p->dim_v; d++) p->accum_o[at * p->dim_v + d] = any ? (float)state->o[d] : NAN;
+    }
+}
+
+static void run_forward(const attni_forward_params *p, const input_format *format, int bf16, int split) {
     double *o = malloc((size_t)p->dim_v * sizeof *o);
     for (int b = 0; b < p->batch; b++) {
         long long q_row0, k_row0;
@@ -152,6 +163,10 @@ static void run_forward(const attni_forward_params *p, const input_format *forma
             for (long long i = 0; i < rows; i++) {
                 row_state state = {.o = o};
                 fold(p, format, b, h, i, rows, q_row0, keys, k_row0, &state);
+                if (split) {
+                    store_pieces(p, ((long long)b * p->heads_q + h) * p->seqlen_q_max + i, &state);
+                    continue;
+                }
                 if (p->accum_mode == ATTNI_ACCUM_NONE) {
                     const double sink = p->sinks ? (double)p->sinks[h] : -INFINITY;
                     float *lse = p->lse
@@ -206,6 +221,33 @@ static void run_finish(const attni_accum_params *p) {
                        p->lse ? &p->lse[b * p->lse_stride_batch + h * p->lse_stride_head + q_row0 + i]
                               : NULL);
             }
+    }
+    free(o);
+}
+
+/* Rows in pieces, merged and finished. */
+static void run_gather(const attni_accum_params *p) {
+    double *o = malloc((size_t)p->dim_v * sizeof *o);
+    for (long long r = 0; r < p->rows; r++) {
+        const long long i = r % p->seqlen_q_max, h = r / p->seqlen_q_max % p->heads_q;
+        const int b = (int)(r / p->seqlen_q_max / p->heads_q);
+        long long q_row0;
+        if (i >= length_of(p->lengths_q_kind, p->lengths_q, b, p->seqlen_q, &q_row0)) continue;
+        row_state state = {-INFINITY, 0, o};
+        for (int d = 0; d < p->dim_v; d++) o[d] = 0;
+        for (int piece = 0; piece < p->pieces; piece++) {
+            const long long at = r * p->pieces + piece;
+            const double m = (double)p->m[2 * at] * log(2.0), l = (double)p->m[2 * at + 1];
+            if (l == 0) continue;
+            const double top = m > state.m ? m : state.m, old = exp(state.m - top), now = exp(m - top);
+            state.m = top;
+            state.l = state.l * old + l * now;
+            for (int d = 0; d < p->dim_v; d++) o[d] = o[d] * old + now * (double)p->o[at * p->dim_v + d];
+        }
+        finish(&state, p->sinks ? (double)p->sinks[h] : -INFINITY, p->out,
+               b * p->o_stride.batch + h * p->o_stride.heads + (q_row0 + i) * p->o_stride.seqlen, p->dim_v,
+               p->dtype_o == ATTNI_DTYPE_BF16,
+               p->lse ? &p->lse[b * p->lse_stride_batch + h * p->lse_stride_head + q_row0 + i] : NULL);
     }
     free(o);
 }
@@ -278,6 +320,8 @@ static int is_bias_right(const attni_forward_sm90_params *p) {
 /* What the kernel of this name relies on. */
 static int is_hopper_variant_right(const attni_forward_sm90_params *p, const char *name) {
     const attni_forward_params *f = &p->forward;
+    if (f->value_slices > 1 && (!strstr(name, "_split") || !f->accum_m || !f->accum_o || f->lse || f->sinks))
+        return 0;
     const int lengths = f->lengths_q_kind != ATTNI_LENGTHS_FULL || f->lengths_k_kind != ATTNI_LENGTHS_FULL;
     if (strstr(name, "_general")) return p->maps != NULL;
     const int own = f->bias_dtype == (strstr(name, "_bf16_") ? ATTNI_DTYPE_BF16 : ATTNI_DTYPE_F16);
@@ -326,7 +370,7 @@ static int run_any_forward(const char *name, const attni_forward_params *p, int 
     if (!is_launch_right(p, general)) return 0;
     const int bf16 = strstr(name, "_bf16_") != NULL;
     const input_format format = {bf16 ? INPUT_BF16 : INPUT_F16, NULL};
-    run_forward(p, &format, bf16);
+    run_forward(p, &format, bf16, strstr(name, "_split") && p->value_slices > 1);
     return 1;
 }
 
@@ -395,7 +439,7 @@ static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) 
         (keys && p->turned && !is_turned_right(p, strstr(name, "_v64_") ? 64 : 128)))
         return 0;
     if (strstr(name, "_half") ? !has_marks(p) : p->again != NULL) return 0;
-    run_forward(f, &format, strstr(name, "_bf16_") != NULL);
+    run_forward(f, &format, strstr(name, "_bf16_") != NULL, 0);
     return 1;
 }
 
@@ -423,6 +467,8 @@ int fake_run_kernel(const char *name, const void *params) {
         run_merge(params);
     else if (strcmp(name, "accum_finish") == 0)
         run_finish(params);
+    else if (strcmp(name, "gather_sm90") == 0)
+        run_gather(params);
     else
         return 0;
     return 1;

@@ -8,28 +8,9 @@
  *
  * Copyright (c) 2026 the libattn authors. MIT license, see LICENSE.
  */
-#include "params.h"
-
-#define BF16 1
-#include "ptx.cuh"
-
-#define INFINITE __int_as_float(0x7f800000)
-#define LOG2E 1.4426950408889634f
+#include "accum_rows.cuh"
 
 DEVICE i64 row_of_warp(void) { return (i64)blockIdx.x * (ATTNI_ACCUM_THREADS / 32) + threadIdx.x / 32; }
-
-/* e^(m - top), 1 where they are equal, infinite ones included. */
-DEVICE float weight_of(float m, float top) { return m == top ? 1.0f : exp2_fast((m - top) * LOG2E); }
-
-DEVICE u16 round_16(float x, int dtype) {
-    u16 r;
-    if (dtype == ATTNI_DTYPE_BF16) {
-        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
-    } else {
-        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x));
-    }
-    return r;
-}
 
 extern "C" __global__ void __launch_bounds__(ATTNI_ACCUM_THREADS)
     accum_begin(const __grid_constant__ attni_accum_params p) {
@@ -75,34 +56,27 @@ extern "C" __global__ void __launch_bounds__(ATTNI_ACCUM_THREADS)
     if (row >= p.rows) {
         return;
     }
-    int query = (int)(row % p.seqlen_q_max), head = (int)(row / p.seqlen_q_max % p.heads_q);
-    int batch = (int)(row / p.seqlen_q_max / p.heads_q);
-    i64 begin = p.lengths_q_kind == ATTNI_LENGTHS_RAGGED ? p.lengths_q[batch] : 0;
-    int length = p.lengths_q_kind == ATTNI_LENGTHS_FULL     ? p.seqlen_q
-                 : p.lengths_q_kind == ATTNI_LENGTHS_PADDED ? p.lengths_q[batch]
-                                                            : p.lengths_q[batch + 1] - (int)begin;
-    if (query >= length) {
+    const row_place place = place_row(&p, row);
+    if (!place.any) {
         return;
     }
     float m = p.m[row], l = p.l[row], top = m, weight = 1.0f;
     if (p.sinks) {
-        float sink = p.sinks[head];
+        float sink = p.sinks[place.head];
         top = fmaxf(m, sink);
         weight = weight_of(m, top);
         l = l * weight + weight_of(sink, top);
     }
     if (p.lse && lane == 0) {
-        p.lse[batch * p.lse_stride_batch + head * p.lse_stride_head + begin + query] =
-            l == 0.0f ? -INFINITE : top + logf(l);
+        p.lse[place.lse] = l == 0.0f ? -INFINITE : top + logf(l);
     }
     float inverse = l == 0.0f ? 0.0f : weight / l;
-    i64 to = batch * p.o_stride.batch + head * p.o_stride.heads + (begin + query) * p.o_stride.seqlen;
     for (int i = lane; i < p.dim_v; i += 32) {
         float x = p.o[row * p.dim_v + i] * inverse;
         if (p.dtype_o == ATTNI_DTYPE_F32) {
-            ((float *)p.out)[to + i] = x;
+            ((float *)p.out)[place.out + i] = x;
         } else {
-            ((u16 *)p.out)[to + i] = round_16(x, p.dtype_o);
+            ((u16 *)p.out)[place.out + i] = round_16(x, p.dtype_o);
         }
     }
 }

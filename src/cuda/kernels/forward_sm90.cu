@@ -57,7 +57,9 @@ DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memor
     const tile_record *record = &memory->tile[tile % RECORDS];
     const tile_facts *t = &record->facts;
     const int place = place_in_tile(tile, this_warpgroup()), slot = tile % Q_BARRIERS;
-    if (ADDING && p->forward.accum_mode != ATTNI_ACCUM_NONE) {
+    if (SPLIT && p->forward.value_slices > 1) {
+        store_piece(&p->forward, t, place, o, rows->sum, rows->reference, inverse);
+    } else if (ADDING && p->forward.accum_mode != ATTNI_ACCUM_NONE) {
         add_to_accumulator(&p->forward, t, place, o, rows->sum, rows->reference, inverse);
         if (!DIRECT) {
             named_barrier_sync(OWN + this_warpgroup(), 128); /* all of it is done with the Q slot */
@@ -529,6 +531,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         prefetch_tensor_map(&p.q);
         prefetch_tensor_map(&p.k);
         prefetch_tensor_map(&p.v);
+    } else if (SPLIT && threadIdx.x == 128 * WGS + 64) {
+        launch_next();
     }
 #if LINED
     write_places(memory);

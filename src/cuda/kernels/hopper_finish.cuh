@@ -143,6 +143,52 @@ DEVICE void store_direct(const attni_forward_params *p, const tile_facts *t, int
     }
 }
 
+/* The row of a thread among those of accumulators, (batch, head, query); -1 where it is none's. */
+DEVICE i64 row_kept(const attni_forward_params *p, const tile_facts *t, int place, int half) {
+    int query = t->row0 + thread_row(place) + half * 8, head = t->head, heads = p->heads_q;
+    bool any = query < t->rows;
+    if (PACKED) {
+        const packed_row own = place_packed(p, t, place, half);
+        query = own.query;
+        head = t->head * p->pack + own.head;
+        heads *= p->pack;
+        any = own.any;
+    }
+    return any ? ((i64)t->batch * heads + head) * p->seqlen_q_max + query : -1;
+}
+
+/* SPLIT: a tile's rows as gather_sm90 reads them: of each row and piece a reference in powers of two with the sum of
+ * p, in accum_m, and o in accum_o. The first piece says of those that are not there that nothing was seen. */
+DEVICE void store_piece(const attni_forward_params *p, const tile_facts *t, int place,
+                        const float (&o)[DV / 2], const float sum[2], const float reference[2],
+                        const float inverse[2]) {
+    const int quad_lane = this_thread() & 3, column = this_slice() * DV, pieces = p->value_slices,
+              piece = t->slice & 0xffff;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const i64 row = row_kept(p, t, place, half), at = row * pieces + piece;
+        const float total = quad_sum(sum[half]), factor = total * inverse[half];
+        if (row < 0) {
+            continue;
+        }
+        if (quad_lane == 0 && column == 0) {
+            float2 *to = (float2 *)p->accum_m + at;
+            *to = make_float2(reference[half], total);
+#pragma unroll 1
+            for (int i = t->slice >> 16; piece == 0 && i < pieces; i++) {
+                to[i] = make_float2(0.0f, 0.0f);
+            }
+        }
+        float2 *to = (float2 *)(p->accum_o + at * p->dim_v + column) + quad_lane;
+#pragma unroll
+        for (int i = 0; i < DV / 8; i++) {
+            if (column + i * 8 < p->dim_v) {
+                to[i * 4] = make_float2(o[i * 4 + half * 2] * factor, o[i * 4 + half * 2 + 1] * factor);
+            }
+        }
+    }
+}
+
 #define LN2_REST (-1.9046543e-9f) /* beyond ATTNI_LN2 */
 
 /* A tile's rows to an accumulator, merged with what it holds. Its m is in natural units (docs/numerics.md). */
@@ -156,16 +202,9 @@ DEVICE void add_to_accumulator(const attni_forward_params *p, const tile_facts *
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         total[half] = quad_sum(sum[half]);
-        int query = t->row0 + thread_row(place) + half * 8, head = t->head, heads = p->heads_q;
-        any[half] = query < t->rows;
-        if (PACKED) {
-            const packed_row own = place_packed(p, t, place, half);
-            query = own.query;
-            head = t->head * p->pack + own.head;
-            heads *= p->pack;
-            any[half] = own.any;
-        }
-        at[half] = any[half] ? ((i64)t->batch * heads + head) * p->seqlen_q_max + query : 0;
+        at[half] = row_kept(p, t, place, half);
+        any[half] = at[half] >= 0;
+        at[half] = any[half] ? at[half] : 0;
         old_m[half] = p->accum_m[at[half]];
         old_l[half] = p->accum_l[at[half]];
     }

@@ -90,7 +90,7 @@
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
-#define IDLING (LENGTHS && !GENERAL && !BIAS && !SLICED) /* many tiles are cut */
+#define IDLING ((LENGTHS || SPLIT) && !GENERAL && !BIAS && !SLICED) /* many tiles are cut, or of few rows */
 /* Which 64 rows of a tile a warpgroup takes. Where PASSING those of the last rows have the most blocks, so warpgroups
  * change places from tile to tile; with turns that costs 1% and gains nothing. */
 DEVICE int place_in_tile(u32 tile, int warpgroup) {
@@ -138,6 +138,9 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 /* Registers of the roles: launched with 65536 / THREADS, rounded down to a multiple of 8. */
 #if F8 && !TURNED
 #define PRODUCER_REGISTERS 40 /* its warps turn V */
+#define MATRIX_REGISTERS 232
+#elif WGS == 2 && SPLIT && !SLICED && BC / 4 * 3 + DV / 2 <= 152
+#define PRODUCER_REGISTERS 40 /* S, P and O are small, and it has more to choose */
 #define MATRIX_REGISTERS 232
 #elif WGS == 2
 #define PRODUCER_REGISTERS 24

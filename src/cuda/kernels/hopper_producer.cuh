@@ -37,14 +37,19 @@ struct producer {
     int slice, due_slice; /* F8: which dims of V */
 };
 
+/* Keys and values that one tile alone reads need no place in L2. */
+DEVICE u64 keep_keys(const attni_forward_params *p) {
+    return SPLIT && PRODUCER_REGISTERS > 24 && p->row_tiles == 1 && p->group == 1 ? ATTNI_EVICT_FIRST
+                                                                                  : ATTNI_EVICT_LAST;
+}
+
 /* A block of K or of V into a slot. */
-DEVICE void load_block(const attni_tensor_map *map, u32 to, u32 barrier, int chunks, int row, int head,
-                       int batch) {
+DEVICE void load_block(const attni_forward_params *p, const attni_tensor_map *map, u32 to, u32 barrier,
+                       int chunks, int row, int head, int batch) {
     mbarrier_arrive_expect(barrier, (u32)chunks * CHUNK_BYTES);
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
-        tma_load(to + (u32)i * CHUNK_BYTES, map, barrier, i * CHUNK_COLUMNS, row, head, batch,
-                 ATTNI_EVICT_LAST);
+        tma_load(to + (u32)i * CHUNK_BYTES, map, barrier, i * CHUNK_COLUMNS, row, head, batch, keep_keys(p));
     }
 }
 
@@ -74,8 +79,9 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES;
         mbarrier_sleep(AT(v_empty) + 8 * stage, (block / STAGES & 1) ^ 1);
-        load_block(maps_of(p, at->due_batch) + 2, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage,
-                   SLICES * CHUNKS(DV), at->due_row, at->due_head, plane_of(at->due_batch));
+        load_block(&p->forward, maps_of(p, at->due_batch) + 2, AT(v) + stage * V_BYTES,
+                   AT(v_full) + 8 * stage, SLICES * CHUNKS(DV), at->due_row, at->due_head,
+                   plane_of(at->due_batch));
     }
 }
 #endif
@@ -83,8 +89,8 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
 DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *at) {
     const u32 stage = (u32)at->blocks % STAGES;
     mbarrier_sleep(AT(k_empty) + 8 * stage, ((u32)at->blocks / STAGES & 1) ^ 1);
-    load_block(maps_of(p, at->batch) + 1, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->row,
-               at->head, plane_of(at->batch));
+    load_block(&p->forward, maps_of(p, at->batch) + 1, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage,
+               CHUNKS(D), at->row, at->head, plane_of(at->batch));
     load_due_values(p, shared, at);
     at->due_row = at->row;
     at->due_head = at->head;

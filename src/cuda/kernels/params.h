@@ -198,7 +198,8 @@ ATTNI_GEOMETRY void attni_standard_grid(const attni_forward_params *p, int kerne
     grid[2] = 1;
 }
 
-/* begin, merge and finish of accumulators: entries accum_begin, accum_merge, accum_finish. */
+/* begin, merge and finish of accumulators: entries accum_begin, accum_merge, accum_finish. And gather_sm90, which is for
+ * the pieces of forward_sm90's SPLIT. */
 typedef struct attni_accum_params {
     float *m, *l, *o; /* of the accumulator */
     const float *m2, *l2, *o2; /* merge: of the other */
@@ -211,6 +212,8 @@ typedef struct attni_accum_params {
     long long rows; /* batch * heads_q * seqlen_q_max */
     int batch, heads_q, seqlen_q, seqlen_q_max, dim_v, lengths_q_kind;
     int dtype_o; /* ATTNI_DTYPE_ */
+    int pieces; /* gather: m has pairs (m in powers of two, l), o the same rows, of (row, piece) */
+    int share; /* gather: warps that share a row, 1 or ATTNI_ACCUM_THREADS / 32 */
     int reserved;
 } attni_accum_params;
 
@@ -219,6 +222,12 @@ typedef struct attni_accum_params {
 ATTNI_GEOMETRY long long attni_accum_grid(long long rows) {
     return (rows + ATTNI_ACCUM_THREADS / 32 - 1) / (ATTNI_ACCUM_THREADS / 32);
 }
+
+/* A row's reads take turns in a warp: many pieces of few rows go to all warps of a block, if all blocks run at once. */
+ATTNI_GEOMETRY int attni_accum_share(int pieces, long long rows) {
+    return pieces > 4 && rows <= 384 ? ATTNI_ACCUM_THREADS / 32 : 1;
+}
+#define ATTNI_ACCUM_MOST_DIM 512 /* of gather_sm90 */
 
 /*
  * The constants that shape a forward_sm80 kernel, each given by -D:
@@ -279,6 +288,9 @@ ATTNI_GEOMETRY int attni_forward_shared(const attni_forward_tiles *t) {
  *   PACKED   1: a warpgroup's 64 rows are part_queries queries of pack heads, the heads of a query together
  *   EXACT    1: options.exact_reference
  *   SLICED   1: the warpgroups have the same 64 rows, and DV columns of V each
+ *   SPLIT    1, with DIRECT: for few rows. A tile's keys are cut in value_slices pieces, each a tile of its own; of more
+ *            than one m, l and o go to accum_m (pairs of m, in powers of two, and l) and accum_o, (row, piece), and
+ *            gather_sm90 comes after
  */
 
 /* forward_sm90: facts of the tiles under way, kept in shared memory. */
@@ -377,6 +389,75 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
     t->blocks = 1;
     t->value_slices = 1;
     t->shared_bytes = attni_forward_sm90_shared(t);
+}
+
+/*
+ * The same for SPLIT. With few rows, all of one warpgroup, memory is the limit: what Q leaves of shared memory is for small
+ * blocks of K and V, so that as much as there is place for is on its way, and there is nobody to take turns with.
+ */
+ATTNI_GEOMETRY void attni_forward_sm90_split(attni_forward_tiles *t, int few) {
+    const int most = 232448, widest = t->d > t->dv ? t->d : t->dv;
+    t->direct = 1;
+    if (widest <= 64 || (few && widest <= 256)) {
+        t->br = 128;
+        t->warps = 8;
+        t->q_slots = 1;
+        t->q_parts = 2;
+        t->bc = widest <= 64 ? 128 : widest <= 192 ? 64 : 32;
+        t->early = t->bc == 32 ? 2 : 4;
+        t->turns = 0;
+        for (t->stages = 2; t->stages < 6; t->stages++) {
+            attni_forward_tiles deeper = *t;
+            deeper.stages++;
+            if (attni_forward_sm90_shared(&deeper) > most) {
+                break;
+            }
+        }
+    }
+    t->shared_bytes = attni_forward_sm90_shared(t);
+}
+
+/*
+ * Pieces of keys that are worth it: tiles (without pieces) of so many keys, which are mb of K and V in all, on so many
+ * multiprocessors. The unit is the time of 128 keys, about 1.2 us. A tile costs one beside its blocks, and a round no less
+ * than its keys' way from memory, 5.2 MB; gather_sm90 3, and what it reads, which was written first, as much as 2 MB take.
+ * Pieces come in numbers that fill 1 to 4 rounds; they are to save a tenth.
+ */
+ATTNI_GEOMETRY double attni_forward_sm90_time(double tiles, double each, double mb, int multiprocessors) {
+    const double full = (double)(long long)(tiles / multiprocessors), rest = tiles - full * multiprocessors;
+    const double share = mb / 5.2 / tiles, round = share * multiprocessors, last = share * rest;
+    return full * (each > round ? each : round) + (rest > 0 ? each > last ? each : last : 0);
+}
+
+ATTNI_GEOMETRY int attni_forward_sm90_pieces(const attni_forward_tiles *t, long long tiles, long long keys,
+                                             double mb, long long rows, int dim_v, int multiprocessors,
+                                             int most) {
+    const double traffic = (double)rows * (dim_v + 2) * 4 / 2e6, unit = t->bc / 128.0;
+    const long long blocks = (keys + t->bc - 1) / t->bc;
+    double least;
+    int best = 1, rounds;
+    if (tiles <= 0 || blocks <= 1) {
+        return 1;
+    }
+    least = 0.9 * attni_forward_sm90_time((double)tiles, (double)blocks * unit + 1, mb, multiprocessors);
+    for (rounds = 1; rounds <= 4; rounds++) {
+        long long pieces = (long long)rounds * multiprocessors / tiles, each;
+        double cost;
+        pieces = pieces < blocks ? pieces : blocks;
+        pieces = pieces < most ? pieces : most;
+        if (pieces < 2) {
+            continue;
+        }
+        each = (blocks + pieces - 1) / pieces;
+        pieces = (blocks + each - 1) / each;
+        cost = attni_forward_sm90_time((double)(tiles * pieces), (double)each * unit + 1, mb, multiprocessors) +
+               3.0 + traffic * (double)pieces;
+        if (cost < least) {
+            least = cost;
+            best = (int)pieces;
+        }
+    }
+    return best;
 }
 
 /*

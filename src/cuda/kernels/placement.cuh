@@ -15,6 +15,10 @@
 #define ANY_LENGTHS 1 /* 0: a variant for full lengths alone */
 #endif
 
+#ifndef SPLIT
+#define SPLIT 0 /* 1: a tile's keys are cut in pieces, each of them a tile of its own */
+#endif
+
 #ifndef TILE_QUERIES
 #define TILE_QUERIES(p) BR
 #endif
@@ -24,7 +28,8 @@ struct tile_facts {
     int row0, rows, keys;       /* first row; the sequence's lengths */
     int first_key, last_key;    /* row i sees keys i + first_key to i + last_key, both clamped to +-2^30 */
     int distance;               /* position of row 0 minus position of key 0 */
-    int batch, head, slice;
+    int batch, head;
+    int slice; /* of V; SPLIT: which piece of the keys, and above 16 bits how many there are */
     int block_begin, block_end; /* of the key loop, at least one block */
     i64 q_row0, k_row0;         /* where the sequence begins in a ragged tensor */
     i64 query_start, key_start;
@@ -48,7 +53,17 @@ DEVICE int divide(int n, const attni_divisor *by) {
     return (int)((__umulhi((u32)n, by->multiplier) + (u32)n) >> by->shift);
 }
 
-/* Where a tile of attni_forward_schedule's order lies; 0 if it has no rows. */
+/* SPLIT: leaves a tile one of its pieces, of as many blocks each but the last; 0 if there is no such one. */
+DEVICE int take_piece(tile_facts *t, int pieces) {
+    const int blocks = t->block_end - t->block_begin, each = (blocks + pieces - 1) / pieces,
+              first = t->slice * each;
+    t->block_end = t->block_begin + min(blocks, first + each);
+    t->block_begin += first;
+    t->slice |= (blocks + each - 1) / each << 16;
+    return first < blocks;
+}
+
+/* Where a tile of attni_forward_schedule's order lies; 0 if it has no rows, or no such piece. */
 DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     int inner = divide(tile, &p->by_slices);
     t->slice = tile - inner * p->value_slices;
@@ -87,7 +102,7 @@ DEVICE int place_tile(const attni_forward_params *p, int tile, tile_facts *t) {
     int end = min(t->keys, last_row + t->last_key + 1);
     t->block_begin = max(0, t->row0 + t->first_key) / BC;
     t->block_end = max(t->block_begin + 1, (max(0, end) + BC - 1) / BC);
-    return t->row0 < t->rows;
+    return t->row0 < t->rows && (!SPLIT || take_piece(t, p->value_slices));
 }
 
 /* A warp's view of a tile: the key blocks that any of its rows sees, and those that all of them see whole. */
