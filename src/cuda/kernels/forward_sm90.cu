@@ -317,7 +317,7 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
     }
-    const bool beyond = !EXACT && fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD;
+    const bool beyond = !EXACT && !(WARY && at->wary) && fmaxf(sum[0] + sum[1], sum[2] + sum[3]) > GUARD;
     if (!first && __any_sync(0xffffffffu, beyond | (factor[0] != 1.0f) | (factor[1] != 1.0f))) {
         if (!EXACT && __any_sync(0xffffffffu, beyond)) {
 #if SETTLING

@@ -122,10 +122,16 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 #define MOST_SHIFTED (SHIFTING ? 0x1p126f : GUARD)
 #define ROOM 8.0f
 #else
-#define HEADROOM 6.0f
+#define HEADROOM 9.0f /* with more of it errors grow: p of scores like the others are then below 2^-14 */
 #define GUARD 0x1p14f
 #define MOST_SHIFTED GUARD
-#define ROOM 9.0f /* 32 of them are no more than GUARD */
+#define ROOM                                                                                                 \
+    12.0f /* with the 15 that f16 allows, keys that grow by 8 nats a block are at the limit every second one */
+#define NEAR (-5.0f)
+#endif
+#ifndef NEAR
+#define NEAR                                                                                                 \
+    ROOM /* where a row of a warp moves, those whose p may pass 2^NEAR do too: O is multiplied once */
 #endif
 #define LOWEST (-3.402823466e38f) /* the reference of a row that has seen nothing */
 

@@ -238,7 +238,7 @@ DEVICE void move_references(const float (&s)[BC / 2], const float (&bound)[2], m
     for (int half = 0; half < 2; half++) {
         const float top = tops[half], old = at->reference[half];
         float total = EXACT ? quad_sum(at->sum[half]) : 0.0f;
-        if (top > limit_of(old, total)) {
+        if (top > (EXACT ? limit_of(old, total) : old + NEAR)) {
             at->reference[half] = reference_of(top);
             factor[half] = exp2_fast(old - at->reference[half]);
             at->sum[half] *= factor[half];

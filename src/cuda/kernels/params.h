@@ -450,8 +450,9 @@ ATTNI_GEOMETRY int attni_forward_sm90_pieces(const attni_forward_tiles *t, long 
         }
         each = (blocks + pieces - 1) / pieces;
         pieces = (blocks + each - 1) / each;
-        cost = attni_forward_sm90_time((double)(tiles * pieces), (double)each * unit + 1, mb, multiprocessors) +
-               3.0 + traffic * (double)pieces;
+        cost =
+            attni_forward_sm90_time((double)(tiles * pieces), (double)each * unit + 1, mb, multiprocessors) +
+            3.0 + traffic * (double)pieces;
         if (cost < least) {
             least = cost;
             best = (int)pieces;
