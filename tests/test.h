@@ -13,7 +13,8 @@
 
 #include "attn/attn.h"
 
-static long long test_passed, test_failed;
+/* One of each for all files of a program. */
+__attribute__((weak)) long long test_passed, test_failed;
 
 #define CHECK(condition, ...)                                                                                \
     do {                                                                                                     \
