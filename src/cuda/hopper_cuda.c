@@ -132,21 +132,48 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
 
 /* ---------------------------------------------------------------- keys in pieces */
 
-/* For a run of so many queries and keys. Of a window a tile sees no more than its own keys. */
-static int count_pieces(const attni_cuda *cuda, const attn_problem *p, const attni_forward_tiles *tiles,
+/* How long tiles take, each so long by itself, of K and V of mb in all. The unit is the time of 128 keys at dim 128 on one
+ * multiprocessor, about 1.2 us, in which 5.2 MB come from memory. */
+static double time_tiles(double tiles, double each, double mb, int multiprocessors) {
+    const double rounds = floor(tiles / multiprocessors), rest = tiles - rounds * multiprocessors;
+    const double copied = mb / 5.2 / tiles; /* of a tile's keys */
+    return rounds * fmax(each, copied * multiprocessors) + (rest > 0 ? fmax(each, copied * rest) : 0);
+}
+
+/*
+ * Pieces for a run of so many queries and keys. A tile costs one unit beside its blocks; gather_sm90 3, and what it reads,
+ * which was written first, as much as 2 MB take. Pieces come in numbers that fill 1 to 4 rounds; they are to save a tenth.
+ * Of a window a tile sees no more than its own keys.
+ */
+static int count_pieces(const attni_cuda *cuda, const attn_problem *p, const attni_forward_tiles *t,
                         bool packed, int64_t seqlen_q, int64_t seqlen_k, int most) {
     const int64_t group = packed ? p->heads_q / p->heads_kv : 1;
-    const int64_t queries = packed ? tiles->br / 64 * (64 / group) : tiles->br;
-    const int64_t row_tiles = (seqlen_q + queries - 1) / queries;
+    const int64_t queries = packed ? t->br / 64 * (64 / group) : t->br;
+    const int64_t tiles = (seqlen_q + queries - 1) / queries * p->batch * (p->heads_q / group);
     const int64_t right = p->mask == ATTN_MASK_CAUSAL ? 0 : p->window_right;
-    int64_t keys = seqlen_k;
+    const int m = cuda->multiprocessors;
+    int64_t keys = seqlen_k, best = 1;
     if (p->window_left != ATTN_WINDOW_UNLIMITED && right != ATTN_WINDOW_UNLIMITED &&
         p->window_left < seqlen_k && right < seqlen_k)
         keys = attni_min(keys, p->window_left + right + queries);
-    const double mb = 2e-6 * (double)(p->batch * p->heads_kv * keys) * (double)(p->dim_qk + p->dim_v);
-    return attni_forward_sm90_pieces(tiles, row_tiles * p->batch * (p->heads_q / group), keys, mb,
-                                     p->batch * p->heads_q * seqlen_q, (int)p->dim_v, cuda->multiprocessors,
-                                     most);
+    const int64_t blocks = (keys + t->bc - 1) / t->bc;
+    if (tiles == 0 || blocks < 2) return 1;
+    const double unit = t->bc / 128.0 * (t->d + t->dv) / 256.0, /* of a block */
+        mb = 2e-6 * (double)(p->batch * p->heads_kv * keys) * (double)(p->dim_qk + p->dim_v),
+                 gathered = (double)(p->batch * p->heads_q * seqlen_q) * (double)(p->dim_v + 2) * 4e-6;
+    double least = 0.9 * time_tiles((double)tiles, (double)blocks * unit + 1, mb, m);
+    for (int64_t rounds = 1; rounds <= 4; rounds++) {
+        const int64_t wanted = attni_min(attni_min(rounds * m / tiles, blocks), most);
+        if (wanted < 2) continue;
+        const int64_t each = (blocks + wanted - 1) / wanted, pieces = (blocks + each - 1) / each;
+        const double cost = time_tiles((double)(tiles * pieces), (double)each * unit + 1, mb, m) + 3 +
+                            gathered / 2 * (double)pieces;
+        if (cost < least) {
+            least = cost;
+            best = pieces;
+        }
+    }
+    return (int)best;
 }
 
 int attni_hopper_most_pieces(const attni_cuda *cuda, const attn_problem *p, const attni_hopper_shape *shape,

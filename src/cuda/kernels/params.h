@@ -418,50 +418,6 @@ ATTNI_GEOMETRY void attni_forward_sm90_split(attni_forward_tiles *t, int few) {
 }
 
 /*
- * Pieces of keys that are worth it: tiles (without pieces) of so many keys, which are mb of K and V in all, on so many
- * multiprocessors. The unit is the time of 128 keys, about 1.2 us. A tile costs one beside its blocks, and a round no less
- * than its keys' way from memory, 5.2 MB; gather_sm90 3, and what it reads, which was written first, as much as 2 MB take.
- * Pieces come in numbers that fill 1 to 4 rounds; they are to save a tenth.
- */
-ATTNI_GEOMETRY double attni_forward_sm90_time(double tiles, double each, double mb, int multiprocessors) {
-    const double full = (double)(long long)(tiles / multiprocessors), rest = tiles - full * multiprocessors;
-    const double share = mb / 5.2 / tiles, round = share * multiprocessors, last = share * rest;
-    return full * (each > round ? each : round) + (rest > 0 ? each > last ? each : last : 0);
-}
-
-ATTNI_GEOMETRY int attni_forward_sm90_pieces(const attni_forward_tiles *t, long long tiles, long long keys,
-                                             double mb, long long rows, int dim_v, int multiprocessors,
-                                             int most) {
-    const double traffic = (double)rows * (dim_v + 2) * 4 / 2e6, unit = t->bc / 128.0;
-    const long long blocks = (keys + t->bc - 1) / t->bc;
-    double least;
-    int best = 1, rounds;
-    if (tiles <= 0 || blocks <= 1) {
-        return 1;
-    }
-    least = 0.9 * attni_forward_sm90_time((double)tiles, (double)blocks * unit + 1, mb, multiprocessors);
-    for (rounds = 1; rounds <= 4; rounds++) {
-        long long pieces = (long long)rounds * multiprocessors / tiles, each;
-        double cost;
-        pieces = pieces < blocks ? pieces : blocks;
-        pieces = pieces < most ? pieces : most;
-        if (pieces < 2) {
-            continue;
-        }
-        each = (blocks + pieces - 1) / pieces;
-        pieces = (blocks + each - 1) / each;
-        cost =
-            attni_forward_sm90_time((double)(tiles * pieces), (double)each * unit + 1, mb, multiprocessors) +
-            3.0 + traffic * (double)pieces;
-        if (cost < least) {
-            least = cost;
-            best = (int)pieces;
-        }
-    }
-    return best;
-}
-
-/*
  * The constants of forward_sm90_f8: those of forward_sm90 but SOFTCAP, ALIBI and DIRECT (and BF16 is of O), with
  *   E5M2      1: q, k and v are e5m2, 0: e4m3
  *   INTERVAL  blocks of keys whose products P V the tensor core adds up in its short accumulator
