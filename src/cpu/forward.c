@@ -1,13 +1,17 @@
 /*
- * Forward: tiles of query rows over tasks (the split of FlashAttention-2). A task begins with the sequences (batch and kv
- * head) of its own part, the same in every run of a plan, so that its processor's caches may still hold them, and stays with
- * one while it has tiles, because it keeps the converted K and V; then it takes sequences that nobody has touched yet, and
- * when there is none it helps where most tiles are left. Where tasks share what is converted, a helper chooses anew for each
- * tile, and a sequence's last tiles are smaller: processors differ in speed, and all wait for the last task.
+ * Forward: tiles of query rows over tasks (the split of FlashAttention-2). A task begins with the sequences
+ * (batch and kv head) of its own part, the same in every run of a plan, so that its processor's caches may
+ * still hold them, and stays with one while it has tiles, because it keeps the converted K and V; then it
+ * takes sequences that nobody has touched yet, and when there is none it helps where most tiles are left.
+ * Where tasks share what is converted, a helper chooses anew for each tile, and a sequence's last tiles are
+ * smaller: processors differ in speed, and all wait for the last task.
  */
 #include "cpu/plan_cpu.h"
 
-/* Rows of piece number `piece` from row 0 on: where they taper, four of a quarter of the size and two of half of it come first. */
+/*
+ * Rows of piece number `piece` from row 0 on: where they taper, four of a quarter of the size and two of half
+ * of it come first.
+ */
 static void piece_rows(const attni_cpu_plan *plan, int64_t piece, attni_tile *tile) {
     const int64_t multiple = plan->kernel->sub_rows, whole = plan->piece_size;
     const int64_t half = attni_round_up(attni_ceil_div(whole, 2), multiple),

@@ -52,8 +52,8 @@ static inline int64_t attni_tile_head(const attni_job *job, const attni_tile *ti
 
 /*
  * What a task's scratch begins with. Between tiles of one sequence a kernel keeps converted blocks of K and V
- * in so many slots: blocks 0, 1, .. in a slot each, the rest by turns in the last. Where the kernel has block_bytes the
- * slots lie outside of the scratch, and several tasks may share them.
+ * in so many slots: blocks 0, 1, .. in a slot each, the rest by turns in the last. Where the kernel has
+ * block_bytes the slots lie outside of the scratch, and several tasks may share them.
  */
 typedef struct attni_kept {
     int64_t index; /* of the sequence that they belong to; -1: none */

@@ -65,8 +65,11 @@ static void test_case(attn_context *context, uint64_t seed, int op, int *taken) 
     attni_problems_free(&c);
 }
 
-/* Scores that climb along the keys for some rows and fall for others: references move in later units. */
-static void test_climbing(attn_context *context, int64_t dim_v) {
+/*
+ * Scores that climb along the keys for some rows and fall for others: references move in later units. late: rows see 101
+ * keys each, of which those of the last 8 begin in the second block.
+ */
+static void test_climbing(attn_context *context, int64_t dim_v, int late) {
     attni_random random = {77};
     attn_problem sizes = ATTN_PROBLEM_INIT;
     sizes.heads_q = 2;
@@ -74,12 +77,19 @@ static void test_climbing(attn_context *context, int64_t dim_v) {
     sizes.seqlen_k = 1100;
     sizes.dim_qk = 16;
     sizes.dim_v = dim_v;
+    if (late) {
+        sizes.seqlen_q = 32;
+        sizes.heads_q = 1;
+        sizes.seqlen_k = 364;
+        sizes.window_left = 100;
+        sizes.window_right = 0;
+    }
     packed a = packed_make(&sizes, ATTN_BF16, &random);
     a.tensors.scale = 1.0f; /* to 2^390 beyond the first reference */
     for (int64_t row = 0; row < a.rows; ++row)
         attni_reference_store(a.q, ATTN_BF16, row * 16, (double)(row % 7 - 2) * 4);
     for (int64_t key = 0; key < sizes.seqlen_k; ++key)
-        attni_reference_store(a.k, ATTN_BF16, key * 16, (double)key / 64);
+        attni_reference_store(a.k, ATTN_BF16, key * 16, (double)key / (late ? 8 : 64));
     NEED(packed_run(&a, context, ATTN_ISA_AMX, 1));
     attni_reference_result truth = {.o = test_memory((size_t)a.o_count * sizeof(double)),
                                     .lse = test_memory((size_t)a.rows * sizeof(double))};
@@ -125,8 +135,8 @@ static void test_ones(attn_context *context, int64_t dim_v) {
 }
 
 /*
- * Tasks of one head share its converted blocks, none of which may be read before it is there: workspaces begin as NaNs. With
- * many rows its tiles taper.
+ * Tasks of one head share its converted blocks, none of which may be read before it is there: workspaces
+ * begin as NaNs. With many rows its tiles taper.
  */
 static void test_sharing(attn_context *context, int64_t seqlen_q, int64_t seqlen_k, int64_t dim_qk,
                          int runs) {
@@ -179,8 +189,9 @@ int main(void) {
     NEED(taken == 1);
     test_ones(context, 48);
     test_ones(context, 57);
-    test_climbing(context, 16);
-    test_climbing(context, 70);
+    test_climbing(context, 16, 0);
+    test_climbing(context, 70, 0);
+    test_climbing(context, 16, 1);
     test_sharing(context, 64, 250, 1024, 100); /* converting K takes long, and it is read first */
     test_sharing(context, 3080, 40, 16, 5);
     attn_context_destroy(context);

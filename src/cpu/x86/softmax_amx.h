@@ -30,8 +30,8 @@ typedef struct softmax_state {
 } softmax_state;
 
 /*
- * Into registers and back, one by one: a copy of the struct would be made by vectors over the three scalars, and such a load waits
- * until all stores before it, tiles and all, have left the core.
+ * Into registers and back, one by one: a copy of the struct would be made by vectors over the three scalars,
+ * and such a load waits until all stores before it, tiles and all, have left the core.
  */
 SIMD_INLINE void softmax_enter(softmax_state *to, const softmax_state *e) {
     to->s = e->s;
