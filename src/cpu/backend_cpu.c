@@ -105,7 +105,7 @@ static int64_t forward_slots(const attni_cpu_kernel *k, const attni_cpu_plan *c,
  * largest pieces than tasks. A divisor of heads_kv.
  */
 static int64_t decode_heads(const attn_problem *p, int64_t largest, int64_t threads) {
-    const int64_t pieces = attni_ceil_div(p->seqlen_k, largest);
+    const int64_t pieces = attni_max(1, p->seqlen_k / largest);
     int64_t heads = p->heads_kv;
     while (heads > 1 && (heads > 32 || p->batch * pieces * (p->heads_kv / heads) < threads)) {
         heads--;

@@ -4,17 +4,11 @@
  * while it lies in its caches, else leaves it in the workspace for whoever merges the one before. None waits
  * for another.
  *
- * Pieces halve toward the end of a sequence, so that tasks that are not equally fast end together, and their
- * sizes follow from the number of keys alone, so that a row's bits do not depend on the number of threads.
+ * A few large pieces come first and ever smaller ones last, so that tasks that are not equally fast end
+ * together. Their sizes follow from the number of keys alone, so that a row's bits do not depend on the
+ * number of threads.
  */
 #include "cpu/plan_cpu.h"
-
-/*
- * Keys. A piece costs 2 to 5 us beside its keys, of which 256 take 70 us and more (8 heads of dim 128, 16
- * bits).
- */
-#define PIECE_MOST 1024
-#define PIECE_LEAST 256
 
 /* A task's view of a run. */
 typedef struct decode_task {
@@ -28,35 +22,52 @@ typedef struct decode_part {
     int64_t merged;     /* pieces; of whom merges */
 } decode_part;
 
-/* The keys that a piece takes of those that are left: half of them, within bounds. */
-static int64_t piece_keys(int64_t left) {
-    int64_t keys = PIECE_MOST;
-    while (keys > PIECE_LEAST && 2 * keys > left) keys /= 2;
-    return attni_min(keys, left);
+/*
+ * Keys of a large piece: two of them leave a fifth of a short sequence to be cut smaller, so that two tasks
+ * get one each; a long one has many.
+ */
+static int64_t large_piece(int64_t keys) {
+    return keys < 8192 ? attni_max(256, keys * 13 / 32 / 128 * 128) : 1024;
 }
 
-/* Where a piece of so many keys begins; those of PIECE_MOST are counted at once. */
+/*
+ * The keys that a piece takes of those that are left: a large piece, or half of the rest. A piece costs 2 to
+ * 4 us beside its keys, of which 128 take 35 us and more (8 heads of dim 128, 16 bits): a short sequence has
+ * none so small.
+ */
+static int64_t piece_keys(int64_t keys, int64_t left) {
+    const int64_t large = large_piece(keys), least = keys < 4096 ? 256 : 128;
+    if (left >= large + large * 3 / 8) return large;
+    return left < 2 * least ? left : left / 2 / 64 * 64;
+}
+
+/* How many large pieces a sequence begins with. */
+static int64_t large_pieces(int64_t keys) {
+    const int64_t large = large_piece(keys), rest = large * 3 / 8;
+    return keys < rest ? 0 : (keys - rest) / large;
+}
+
 static int64_t piece_begin(int64_t keys, int64_t piece) {
-    const int64_t most = attni_min(piece, attni_max(0, keys / PIECE_MOST - 1));
-    int64_t begin = most * PIECE_MOST;
-    for (int64_t i = most; i < piece; i++) begin += piece_keys(keys - begin);
+    const int64_t large = attni_min(piece, large_pieces(keys));
+    int64_t begin = large * large_piece(keys);
+    for (int64_t i = large; i < piece; i++) begin += piece_keys(keys, keys - begin);
     return begin;
 }
 
 /* How many pieces a sequence has; at least one, which says that nothing was seen. */
 static int64_t pieces_of(int64_t keys) {
-    int64_t pieces = attni_max(0, keys / PIECE_MOST - 1), left = keys - pieces * PIECE_MOST;
-    for (; left > 0; pieces++) left -= piece_keys(left);
+    int64_t pieces = large_pieces(keys), left = keys - pieces * large_piece(keys);
+    for (; left > 0; pieces++) left -= piece_keys(keys, left);
     return attni_max(1, pieces);
 }
 
-int64_t attni_cpu_decode_largest(int64_t keys) { return attni_max(1, piece_keys(keys)); }
+int64_t attni_cpu_decode_largest(int64_t keys) { return attni_max(1, piece_keys(keys, keys)); }
 
-/* Of any number of keys up to keys: 1,023 have more pieces than 1,024. */
-int64_t attni_cpu_decode_pieces(int64_t keys) {
-    return attni_max(1, attni_max(0, keys / PIECE_MOST - 1) +
-                            attni_ceil_div(attni_min(keys, 2 * PIECE_MOST - 1), PIECE_LEAST));
-}
+/*
+ * Of any number of keys up to keys: at most eight, or a piece of 1,024 and at most five after the last of
+ * them.
+ */
+int64_t attni_cpu_decode_pieces(int64_t keys) { return keys / 1024 + 8; }
 
 size_t attni_cpu_decode_notes(int64_t parts, int64_t pieces) {
     return (size_t)parts * (sizeof(decode_part) + (size_t)pieces * sizeof(atomic_uchar));
@@ -111,7 +122,7 @@ static bool next_piece(void *args, attni_decode_piece *piece) {
         const int64_t keys = piece->tile.sequence.k_len;
         if (piece->tile.row_end == 0 || piece->index >= pieces_of(keys)) continue;
         piece->key_begin = piece_begin(keys, piece->index);
-        piece->key_end = piece->key_begin + piece_keys(keys - piece->key_begin);
+        piece->key_end = piece->key_begin + piece_keys(keys, keys - piece->key_begin);
         return true;
     }
 }

@@ -10,7 +10,6 @@
 
 /* 2 * SIMD_LANES numbers as two vectors; a layer may have a cheaper order than memory's for bf16. */
 #ifndef SIMD_EVEN_ODD
-#define SIMD_EVEN_ODD 0
 SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
     const char *bytes = p;
     x[0] = simd_load(dtype, bytes);
@@ -26,6 +25,11 @@ SIMD_INLINE void simd_load_two_part(attn_dtype dtype, const void *p, int64_t n, 
 }
 
 SIMD_INLINE void simd_in_order(attn_dtype dtype, vf x[2]) {
+    (void)dtype;
+    (void)x;
+}
+
+SIMD_INLINE void simd_out_of_order(attn_dtype dtype, vf x[2]) {
     (void)dtype;
     (void)x;
 }

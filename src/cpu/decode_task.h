@@ -11,16 +11,6 @@
 #include "cpu/decode_body.h"
 #include "cpu/decode_merge.h"
 
-/* DECODE_STEP numbers in memory's order to the order of simd_load_two. */
-static void order_lanes(attn_dtype dtype, const float *from, float *to) {
-    const bool apart = SIMD_EVEN_ODD && dtype == ATTN_BF16;
-    for (int i = 0; !apart && i < DECODE_STEP; i++) to[i] = from[i];
-    for (int i = 0; apart && i < SIMD_LANES; i++) {
-        to[i] = from[2 * i];
-        to[SIMD_LANES + i] = from[2 * i + 1];
-    }
-}
-
 /* q of a head's rows, as score_keys wants it. */
 static void load_queries(const attni_job *job, const attni_tile *tile, const decode_scratch *w,
                          decode_head *h) {
@@ -30,8 +20,13 @@ static void load_queries(const attni_job *job, const attni_tile *tile, const dec
     memset(h->q, 0, (size_t)(w->slots * attni_round_up(p->dim_qk, DECODE_STEP)) * sizeof(float));
     for (int64_t row = 0; row < h->rows; row++) {
         simd_pack_floats(p->dtype_q, attni_q_row(job, tile, h->row_begin + row), floats, p->dim_qk);
-        for (int64_t d = 0; d < p->dim_qk; d += DECODE_STEP)
-            order_lanes(p->dtype_kv, floats + d, h->q + d * w->slots + row * DECODE_STEP);
+        for (int64_t d = 0; d < p->dim_qk; d += DECODE_STEP) {
+            vf x[2] = {vf_load(floats + d), vf_load(floats + d + SIMD_LANES)};
+            float *to = h->q + d * w->slots + row * DECODE_STEP;
+            simd_out_of_order(p->dtype_kv, x);
+            vf_store(to, x[0]);
+            vf_store(to + SIMD_LANES, x[1]);
+        }
     }
 }
 

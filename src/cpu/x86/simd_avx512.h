@@ -139,6 +139,15 @@ SIMD_INLINE void simd_in_order(attn_dtype dtype, vf x[2]) {
     x[1] = _mm512_permutex2var_ps(even, _mm512_add_epi32(low, _mm512_set1_epi32(8)), x[1]);
 }
 
+/* And back. */
+SIMD_INLINE void simd_out_of_order(attn_dtype dtype, vf x[2]) {
+    if (dtype != ATTN_BF16) return;
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const vf first = x[0];
+    x[0] = _mm512_permutex2var_ps(first, even, x[1]);
+    x[1] = _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), x[1]);
+}
+
 SIMD_INLINE void simd_load_two(attn_dtype dtype, const void *p, vf x[2]) {
     if (dtype == ATTN_BF16) {
         simd_even_odd(_mm512_loadu_si512(p), x);
