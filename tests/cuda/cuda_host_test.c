@@ -516,7 +516,8 @@ static int is_asked_for(const attni_embedded_image *image) {
     static const int limits[] = {232448, 166912, 101376}; /* shared memory a block, by architecture */
     char dtype[8] = "";
     int dim_qk = 0, dim_v = 0;
-    if (strcmp(image->name, "accum_merge") == 0 || strcmp(image->name, "sequences_sm90") == 0)
+    if (strcmp(image->name, "accum_merge") == 0 || strcmp(image->name, "sequences_sm90") == 0 ||
+        strcmp(image->name, attni_hopper_gather_spec().name) == 0)
         return image->options[0] == 0;
     if (sscanf(image->name, "standard_sm80_%7[a-z0-9]_d%d", dtype, &dim_qk) == 2 ||
         sscanf(image->name, "flash1_sm80_%7[a-z0-9]_d%d", dtype, &dim_qk) == 2) {
