@@ -23,11 +23,11 @@ typedef struct decode_part {
 } decode_part;
 
 /*
- * Keys of a large piece: two of them leave a fifth of a short sequence to be cut smaller, so that two tasks
+ * Keys of a large piece: two of them leave a quarter of a short sequence to be cut smaller, so that two tasks
  * get one each; a long one has many.
  */
 static int64_t large_piece(int64_t keys) {
-    return keys < 8192 ? attni_max(256, keys * 13 / 32 / 128 * 128) : 1024;
+    return keys < 8192 ? attni_max(256, keys * 3 / 8 / 128 * 128) : 1024;
 }
 
 /*
