@@ -119,41 +119,46 @@ void device_turned_values(attn_context *context) {
 
 /* ---------------------------------------------------------------- what f16 scores find hard */
 
-/* Queries of every other tile of 128 rows 32 times as large, so that f16 scores are too coarse for just those. */
-static void enlarge_tiles(packed *made) {
-    const attn_problem *p = &made->problem;
-    const int64_t row = p->heads_q * p->dim_qk;
-    const int e5m2 = p->dtype_q == ATTN_F8_E5M2, step = e5m2 ? 5 << 2 : 5 << 3, most = e5m2 ? 0x7b : 0x7e;
-    unsigned char *q = made->q;
-    for (int64_t i = 0; i < p->batch * p->seqlen_q; i++)
-        for (int64_t at = i * row; at < (i + 1) * row && i % p->seqlen_q / 128 % 2; at++) {
-            const int larger = (q[at] & 0x7f) + step;
-            q[at] = (unsigned char)((q[at] & 0x80) | (larger < most ? larger : most));
-        }
+/* Queries that are made 32 times as large, so that f16 scores are too coarse for them: every other tile's of 128 rows, or, of many
+ * queries, all of one head. */
+static int is_large(const attn_problem *p, int64_t row, int64_t head) {
+    return p->seqlen_q > 4000 ? head == 2 : row / 128 % 2 != 0;
 }
 
-static packed make_turned(attn_dtype dtype, attn_mask mask, uint64_t seed) {
+static void enlarge_queries(packed *made) {
+    const attn_problem *p = &made->problem;
+    const int e5m2 = p->dtype_q == ATTN_F8_E5M2, step = e5m2 ? 5 << 2 : 5 << 3, most = e5m2 ? 0x7b : 0x7e;
+    unsigned char *q = made->q;
+    for (int64_t at = 0; at < made->q_count; at++) {
+        const int64_t row = at / p->dim_qk / p->heads_q % p->seqlen_q, head = at / p->dim_qk % p->heads_q;
+        const int larger = (q[at] & 0x7f) + step;
+        if (is_large(p, row, head)) q[at] = (unsigned char)((q[at] & 0x80) | (larger < most ? larger : most));
+    }
+}
+
+static packed make_turned(attn_dtype dtype, attn_mask mask, int64_t queries, uint64_t seed) {
     attn_problem p = ATTN_PROBLEM_INIT;
     attni_random random = {seed};
     p.batch = 2;
     p.heads_q = 4;
     p.heads_kv = 1;
-    p.seqlen_q = 1250;
-    p.seqlen_k = 1300;
+    p.seqlen_q = queries;
+    p.seqlen_k = queries + 50;
     p.dim_qk = p.dim_v = 128;
     p.mask = mask;
     return packed_make(&p, dtype, &random);
 }
 
-/* Just those tiles must have the bits that float32 scores give, also after a run where there are none. */
-void device_f8_marked_tiles(attn_context *context) {
-    for (int kind = 0; kind < 4; kind++) {
-        packed made = make_turned(kind & 2 ? ATTN_F8_E5M2 : ATTN_F8_E4M3,
-                                  kind & 1 ? ATTN_MASK_CAUSAL : ATTN_MASK_NONE, (uint64_t)kind + 40);
+/* Just their tiles must have the bits that float32 scores give, also after a run where there are none. */
+void device_f8_marked_tiles(attn_context *context, int kinds) {
+    for (int kind = 0; kind < kinds; kind++) {
+        packed made =
+            make_turned(kind & 2 ? ATTN_F8_E5M2 : ATTN_F8_E4M3, kind & 1 ? ATTN_MASK_CAUSAL : ATTN_MASK_NONE,
+                        kind < 4 ? 1250 : 4500, (uint64_t)kind + 40);
         const attn_problem *p = &made.problem;
         attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
         attn_plan *plan[2];
-        const size_t bytes = (size_t)made.o_count * 2, row = (size_t)(p->heads_q * p->dim_v) * 2;
+        const size_t bytes = (size_t)made.o_count * 2, row = (size_t)p->dim_v * 2;
         char *o[2] = {test_memory(bytes), test_memory(bytes)};
         attn_status status = ATTN_OK;
         for (int exact = 0; exact < 2 && status == ATTN_OK; exact++) {
@@ -163,7 +168,7 @@ void device_f8_marked_tiles(attn_context *context) {
         if (status == ATTN_OK) { /* else not Hopper */
             on_device d = copy_packed(&made);
             NEED(attn_forward(plan[0], &d.tensors, NULL) == ATTN_OK);
-            enlarge_tiles(&made);
+            enlarge_queries(&made);
             device_copy_in(d.q, made.q, (size_t)made.q_count);
             for (int exact = 0; exact < 2; exact++) {
                 device_fill(d.o, 0xff, bytes);
@@ -172,9 +177,9 @@ void device_f8_marked_tiles(attn_context *context) {
                 attn_plan_destroy(plan[exact]);
             }
             int64_t marked = 0, other = 0, rows = 0;
-            for (int64_t i = 0; i < p->batch * p->seqlen_q; i++) {
+            for (int64_t i = 0; i < made.rows; i++) {
                 const int differs = memcmp(o[0] + (size_t)i * row, o[1] + (size_t)i * row, row) != 0;
-                const int large = i % p->seqlen_q / 128 % 2 != 0;
+                const int large = is_large(p, i / p->heads_q % p->seqlen_q, i % p->heads_q);
                 marked += large && differs;
                 other += !large && differs;
                 rows += !large;
@@ -193,12 +198,12 @@ void device_f8_marked_tiles(attn_context *context) {
 
 /* The same bits in every run, in whatever order tiles are marked. */
 void device_f8_repeats(attn_context *context, int times) {
-    packed made = make_turned(ATTN_F8_E4M3, ATTN_MASK_CAUSAL, 50);
+    packed made = make_turned(ATTN_F8_E4M3, ATTN_MASK_CAUSAL, 1250, 50);
     const size_t bytes = (size_t)made.o_count * 2, lse_bytes = (size_t)made.rows * 4;
     char *again = test_memory(bytes + lse_bytes), *first = test_memory(bytes + lse_bytes);
     attn_plan *plan;
     int different = 0;
-    enlarge_tiles(&made);
+    enlarge_queries(&made);
     on_device d = copy_packed(&made);
     if (attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK) {
         for (int i = 0; i < times; i++) {
