@@ -58,17 +58,21 @@ DEVICE float times_reference(float reference, float times) {
     return times == 1.0f ? reference : fmaf(reference - HEADROOM, times, HEADROOM);
 }
 
+/* Under the scale of the tile: the ratio of the two is a power of two. */
 DEVICE float f8_true_reference(const f8_state *at, int half, float scale) {
-    return times_reference(at->reference[half], scale / at->scale[half]);
+    return times_reference(at->reference[half], __int_as_float(0x3f800000 + __float_as_int(scale) -
+                                                               __float_as_int(at->scale[half])));
 }
 
-/* The references that a tile begins with; f8_mend() finds better ones if it must. */
+/*
+ * The references that a tile begins with; f8_mend() finds better ones if it must. They are lower by 2^-22 of themselves, so that
+ * where float32 has not the one that is wanted p are too large, never too small, and are mended.
+ */
 DEVICE void f8_begin_rows(const f8_scores &s, f8_state *at) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float top = row_maximum(s, half);
-        at->scale[half] *= limiting_power(at->scale[half], top);
-        at->reference[half] = f8_reference_of(top * at->scale[half], LOWEST);
+        const float reference = f8_reference_of(row_maximum(s, half) * at->scale[half], -0x1p126f);
+        at->reference[half] = fmaf(-fabsf(reference), 0x1p-22f, reference);
         at->sum[half] = 0.0f;
     }
 }

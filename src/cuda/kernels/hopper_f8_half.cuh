@@ -41,7 +41,7 @@ DEVICE void f8_take_scales(const float *scales, f8_state *at) {
 DEVICE float f8_true_reference(const f8_state *at, int half, float scale) {
     const float factor = low_half(at->factor[half]);
     return factor < 0x1p-14f ? at->reference[half]
-                             : fmaf(at->reference[half] - HEADROOM, scale / factor, HEADROOM);
+                             : fmaf(at->reference[half] - HEADROOM, __fdividef(scale, factor), HEADROOM);
 }
 
 /* A tile with a row whose largest score is far from 0 is to be made again, with float32 scores: f16 is too coarse for

@@ -24,7 +24,7 @@ struct shared_memory {
     float q_scale[Q_SLOTS][BR]; /* of the rows */
     int last_marked; /* tile of the first pass; params.h, again, has the one before */
 #endif
-    float reference[BR]; /* of the rows of the tile before, for LSE */
+    float2 reference[128 * WGS]; /* of each thread's rows of the tile before, for LSE */
     tile_record tile[RECORDS];
     /* mbarriers               arrived at by                          waited for by */
     u64 tile_full[RECORDS];   /* the scheduler                         the producer, the turners */

@@ -61,18 +61,19 @@ DEVICE void issue_product(float (&t)[DV / 2], const u32 (&p)[BC / 8], const matr
 
 /* A tile has had its last scores. */
 DEVICE void close_tile(shared_memory *memory, f8_state *at) {
+    float reference[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int row = thread_row(this_warpgroup()) + half * 8;
 #if SCORES_HALF
-        const float scale = memory->q_scale[at->tiles % Q_SLOTS][row];
+        const float scale = memory->q_scale[at->tiles % Q_SLOTS][thread_row(this_warpgroup()) + half * 8];
 #else
         const float scale = f8_scale_of(memory->tile[at->tiles % RECORDS].score_scale);
 #endif
-        memory->reference[row] = f8_true_reference(at, half, scale); /* all lanes of a row write the same */
+        reference[half] = f8_true_reference(at, half, scale);
         at->last_reference[half] = at->reference[half];
         at->last_sum[half] = at->sum[half];
     }
+    memory->reference[this_thread()] = make_float2(reference[0], reference[1]);
     at->tiles++;
 }
 
@@ -82,8 +83,8 @@ DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memor
     const tile_record *record = &memory->tile[tile % RECORDS];
     const int warpgroup = this_warpgroup();
     const float excess[2] = {0.0f, 0.0f};
-    const float reference[2] = {memory->reference[thread_row(warpgroup)],
-                                memory->reference[thread_row(warpgroup) + 8]};
+    const float2 both = memory->reference[this_thread()];
+    const float reference[2] = {both.x, both.y};
     float inverse[2];
 #if SCORES_HALF
     mark_tile(p, memory, &memory->tile[tile % RECORDS], memory->q_scale[tile % Q_SLOTS], at->last_reference);
@@ -181,7 +182,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(turned_empty) + v_stage, is_chosen_lane());
     }
 #pragma unroll
-    for (int i = 0; i < EARLY_GROUPS; i++) { /* a 0 that the assembler does not know, or it would write pr at once */
+    for (int i = 0; i < EARLY_GROUPS;
+         i++) { /* a 0 that the assembler does not know, or it would write pr at once */
         pr[i] = early[i] ^ (u32)p->zero;
     }
     f8_probabilities(s, pr, at, sums, EARLY_GROUPS, GROUPS, masked);
@@ -215,8 +217,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
 }
 
 /* A warpgroup's tiles up to a record that says that there are no more. Slots and records go on from what was counted. */
-DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, int warpgroup, int *tiles,
-                     int *blocks) {
+DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared, int warpgroup,
+                     int *tiles, int *blocks) {
     f8_scores s;
     float t[DV / 2], o[DV / 2];
     u32 pr[BC / 8];
