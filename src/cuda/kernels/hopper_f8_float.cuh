@@ -43,9 +43,9 @@ DEVICE float row_maximum(const f8_scores &s, int half) {
 }
 
 /*
- * What a scale is to be multiplied by, so that a row with this largest raw score has a reference of at most 2^22 or so: 1, as
- * a rule, or a power of two. Beyond, float32 has not every reference that is wanted; and as scores differ by 2^-20 of the largest
- * or not at all, the row's weights are the largest's alone under either scale.
+ * What a scale is to be multiplied by, so that a row with this largest raw score has a reference of 2^22 to 2^24: 1, as a
+ * rule, or a power of two. Beyond, float32 has not every reference that is wanted. Scores differ by 2^-20 of the largest or
+ * not at all, so next to the largest a weight is at most 2^-4 of it, and as a rule far less, where it would be 0.
  */
 DEVICE float limiting_power(float scale, float top) {
     const int exponents = (__float_as_int(fabsf(top)) >> 23) + (__float_as_int(scale) >> 23) - 127;
