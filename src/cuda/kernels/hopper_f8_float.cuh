@@ -43,14 +43,15 @@ DEVICE float row_maximum(const f8_scores &s, int half) {
 }
 
 /*
- * What a scale is to be multiplied by, so that a row with this largest raw score has a reference of 2^22 to 2^24: 1, as a
- * rule, or a power of two. Beyond, float32 has not every reference that is wanted. Scores differ by 2^-20 of the largest or
- * not at all, so next to the largest a weight is at most 2^-4 of it, and as a rule far less, where it would be 0.
+ * What a scale is to be multiplied by, so that a row with this largest raw score has a reference of at most 2^26: 1, as a
+ * rule, or a power of two, which leaves 2^24 or more. There float32 misses the wanted reference by at most 4, and P is at most 128;
+ * beyond, it may pass 448. Scores differ by 2^-20 of the largest or not at all, so next to the largest a weight is at most 2^-16
+ * of it, where it would be 0.
  */
 DEVICE float limiting_power(float scale, float top) {
     const int exponents = (__float_as_int(fabsf(top)) >> 23) + (__float_as_int(scale) >> 23) - 127;
-    const bool far = exponents > 149 && fabsf(top) < ATTNI_INF;
-    return far ? __int_as_float(max(1, 276 - exponents) << 23) : 1.0f;
+    const bool far = exponents > 151 && fabsf(top) < ATTNI_INF;
+    return far ? __int_as_float(max(1, 278 - exponents) << 23) : 1.0f;
 }
 
 /* A row's reference for scores that are so many times as large. */
