@@ -27,7 +27,7 @@
  * than OUTGROWN is the maximum searched, the reference moved and the unit's P computed again. A row moves by what it
  * sees itself, so its bits do not depend on its neighbours. O's factor is applied when the unit's P is.
  *
- * Measured, and what limits it: docs/performance.md. What did not help, on 16 threads of a Xeon whose other hardware
+ * Measured, and what limits it: docs/schedules/forward_cpu.md. What did not help, on 16 threads of a Xeon whose other hardware
  * threads were busy, 2,048 keys, dims 64 and 128 (differences below 5% are noise there):
  *   - the softmax between steps of 4 products, not between single instructions: 11% less at dim 128, 13% at
  *     64;
