@@ -153,27 +153,48 @@ static void unlock(attn_context *context) {
     atomic_flag_clear_explicit(&context->pool_lock, memory_order_release);
 }
 
+/* A new block, of memory that no run has used. */
+static attn_status make_block(attn_context *context, size_t bytes, attni_block **made) {
+    attni_block *block = attni_alloc(context, sizeof *block);
+    if (block == NULL) return ATTN_OUT_OF_MEMORY;
+    memset(block, 0, sizeof *block);
+    block->bytes = bytes;
+    block->memory = context->backend->workspace_alloc(context, bytes);
+    if (block->memory == NULL) {
+        attni_free(context, block);
+        return ATTN_OUT_OF_MEMORY;
+    }
+    *made = block;
+    return ATTN_OK;
+}
+
+/*
+ * Where nothing fits one block that is too small goes, so that plans of growing sizes leave no trail of them: there
+ * are never more blocks than there were runs at once. Queued work may still need its block, whoever has it.
+ */
 attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, attni_block **taken) {
-    attni_block *found = NULL;
+    attni_block *found = NULL, **smaller = NULL, *replaced = NULL;
     lock(context);
     for (attni_block **link = &context->pool; *link != NULL; link = &(*link)->next) {
         attni_block *block = *link;
+        if (block->bytes < bytes && !context->backend->queues) smaller = link;
         if (block->bytes < bytes || (block->used && block->stream != stream)) continue;
         *link = block->next;
         found = block;
         break;
     }
+    if (found == NULL && smaller != NULL) {
+        replaced = *smaller;
+        *smaller = replaced->next;
+    }
     unlock(context);
     if (found == NULL) {
-        found = attni_alloc(context, sizeof *found);
-        if (found == NULL) return ATTN_OUT_OF_MEMORY;
-        memset(found, 0, sizeof *found);
-        found->bytes = bytes;
-        found->memory = context->backend->workspace_alloc(context, bytes);
-        if (found->memory == NULL) {
-            attni_free(context, found);
-            return ATTN_OUT_OF_MEMORY;
+        const attn_status status = make_block(context, bytes, &found);
+        if (status != ATTN_OK) {
+            if (replaced != NULL) attni_pool_put_back(context, replaced);
+            return status;
         }
+        if (replaced != NULL) free_block(context, replaced);
     }
     found->next = NULL;
     *taken = found;

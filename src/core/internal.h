@@ -61,6 +61,7 @@ typedef struct attni_run {
 
 typedef struct attni_backend {
     attn_device device;
+    bool queues; /* a run may still be at work when it has returned, or be repeated by a captured graph */
     /* Fills backend_data and description. */
     attn_status (*context_open)(attn_context *context);
     void (*context_close)(attn_context *context);
@@ -114,7 +115,8 @@ void *attni_alloc(attn_context *context, size_t bytes);
 void attni_free(attn_context *context, void *pointer);
 void attni_log(const attn_context *context, const char *format, ...) ATTNI_PRINTF(2, 3);
 
-/* A block of at least bytes, from the pool or new. */
+/* A block of at least bytes, from the pool or new; a new one takes the place of a smaller one,
+ * unless runs are queued. */
 attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, attni_block **block);
 void attni_pool_give(attn_context *context, attni_block *block, void *stream);
 void attni_pool_put_back(attn_context *context, attni_block *block); /* no run since it was taken */

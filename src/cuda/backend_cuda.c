@@ -9,6 +9,7 @@
 const attni_backend *attni_cuda_backend(void) {
     static const attni_backend backend = {
         .device = ATTN_DEVICE_CUDA,
+        .queues = true,
         .context_open = attni_cuda_context_open,
         .context_close = attni_cuda_context_close,
         .plan_open = attni_cuda_plan_open,

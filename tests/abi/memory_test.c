@@ -1,4 +1,4 @@
-/* Every allocation fails once: ATTN_OUT_OF_MEMORY with a sentence, and nothing stays behind. */
+/* Every allocation fails once: ATTN_OUT_OF_MEMORY with a sentence, and nothing stays behind. No memory in vain. */
 #include "test.h"
 
 typedef struct ledger {
@@ -108,6 +108,31 @@ static void test_quiet(const attn_problem *problem) {
     CHECK(l.live == 0, "%lld blocks stayed behind", l.live);
 }
 
+/* Plans of ever longer sequences, as a prompt grows: their workspaces are one, the largest. */
+static void test_growing(const attn_problem *problem) {
+    ledger l = {0, 0, 0};
+    attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
+    options.alloc = ledger_alloc;
+    options.free = ledger_free;
+    options.alloc_user = &l;
+    attn_context *context;
+    NEED(attn_context_create(ATTN_DEVICE_CPU, 0, &options, &context) == ATTN_OK);
+    attn_problem p = *problem;
+    long long first = 0;
+    for (int i = 0; i < 20; ++i) {
+        attn_plan *plan;
+        p.seqlen_q += 40;
+        p.seqlen_k += 2000;
+        NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
+        attn_plan_destroy(plan);
+        if (i == 0) first = l.live;
+        CHECK(l.live == first, "seqlen_q %lld: %lld blocks, where one plan left %lld", (long long)p.seqlen_q,
+              l.live, first);
+    }
+    attn_context_destroy(context);
+    CHECK(l.live == 0, "%lld blocks stayed behind", l.live);
+}
+
 int main(void) {
     attn_problem problem = ATTN_PROBLEM_INIT;
     problem.heads_q = 4;
@@ -117,6 +142,7 @@ int main(void) {
     for (problem.seqlen_q = 1; problem.seqlen_q < 200; problem.seqlen_q += 99) { /* decode, then forward */
         test_failures(&problem);
         test_quiet(&problem);
+        test_growing(&problem);
     }
     return test_report();
 }
