@@ -8,6 +8,7 @@
 #include "cpu/plan_cpu.h"
 
 #define TAPERING_PIECES 6 /* the least of a sequence that is cut finer towards its end */
+#define MOST_HEADS 32 /* that one task of a decode takes together */
 #define KEPT_BYTES ((size_t)64 << 20) /* of converted K and V, over all tasks */
 
 static attn_status context_open(attn_context *context) {
@@ -106,8 +107,9 @@ static int64_t forward_slots(const attni_cpu_kernel *k, const attni_cpu_plan *c,
  */
 static int64_t decode_heads(const attn_problem *p, int64_t largest, int64_t threads) {
     const int64_t pieces = attni_max(1, p->seqlen_k / largest);
-    int64_t heads = p->heads_kv;
-    while (heads > 1 && (heads > 32 || p->batch * pieces * (p->heads_kv / heads) < threads)) {
+    int64_t heads = attni_min(p->heads_kv, MOST_HEADS);
+    while (p->heads_kv % heads != 0) heads--;
+    while (heads > 1 && p->batch * pieces * (p->heads_kv / heads) < threads) {
         heads--;
         while (p->heads_kv % heads != 0) heads--;
     }

@@ -171,6 +171,10 @@ static void test_plan_options(void) {
     NEED(attn_plan_create(context, &p, NULL, &plan) == ATTN_OK);
     if (attn_plan_workspace_size(plan) > 1) expect_plan(&p, &o, ATTN_WORKSPACE_TOO_SMALL, "workspace_limit");
     attn_plan_destroy(plan);
+    attn_problem many = usual(); /* a prime number of heads: no divisor is looked for one by one */
+    many.batch = many.seqlen_q = many.seqlen_k = many.dim_qk = many.dim_v = 1;
+    many.heads_q = many.heads_kv = INT32_MAX;
+    expect_plan(&many, &o, ATTN_WORKSPACE_TOO_SMALL, "workspace_limit");
 
     expect("attn_plan_create", attn_plan_create(NULL, &p, NULL, &plan), ATTN_INVALID_ARGUMENT, "context");
     expect("attn_plan_create", attn_plan_create(context, NULL, NULL, &plan), ATTN_INVALID_ARGUMENT,
