@@ -22,6 +22,14 @@ cmake --build "$scratch/cmake" >> "$scratch/cmake.log"
 "$scratch/cmake/with_static"
 echo "find_package: both libraries work"
 
+if command -v "${CXX:-c++}" > /dev/null; then
+    cmake -S "$here" -B "$scratch/cmake_cxx" -DCMAKE_PREFIX_PATH="$prefix" -DLANGUAGE=CXX > "$scratch/cmake_cxx.log"
+    cmake --build "$scratch/cmake_cxx" >> "$scratch/cmake_cxx.log"
+    "$scratch/cmake_cxx/with_shared"
+    "$scratch/cmake_cxx/with_static"
+    echo "find_package: both libraries work in C++ without C"
+fi
+
 if ! command -v pkg-config > "$scratch/pkg-config.log"; then
     echo "pkg-config is absent: attn.pc was not tried"
     exit 0
