@@ -7,7 +7,7 @@
 
 /* A plan is used by its callers and by the cache; whoever leaves last destroys it. */
 typedef struct cached_plan {
-    attn_problem problem; /* as given: compared byte by byte */
+    attn_problem problem; /* as given, with zeros between the fields: compared byte by byte */
     attn_plan *plan;
     int64_t users;
     uint64_t last_use;
@@ -84,10 +84,24 @@ static attn_status take(const attn_problem *problem, cached_plan **taken) {
     return ATTN_OK;
 }
 
+/* Zeros between the fields, where a caller's memory may hold anything. */
+static void clear_gaps(attn_problem *problem) {
+    static const struct {
+        size_t begin, end;
+    } gaps[] = {
+        {offsetof(attn_problem, dtype_o) + sizeof problem->dtype_o, offsetof(attn_problem, q)},
+        {offsetof(attn_problem, mask) + sizeof problem->mask, offsetof(attn_problem, window_left)},
+        {offsetof(attn_problem, dtype_bias) + sizeof problem->dtype_bias, offsetof(attn_problem, bias)},
+    };
+    for (size_t i = 0; i < sizeof gaps / sizeof gaps[0]; i++)
+        memset((char *)problem + gaps[i].begin, 0, gaps[i].end - gaps[i].begin);
+}
+
 attn_status attn_attention(const attn_problem *problem, const attn_tensors *tensors) {
     if (problem == NULL) return attni_fail(ATTN_INVALID_ARGUMENT, "problem is null");
     attn_problem copy;
     ATTNI_TRY(attni_struct_copy(&copy, problem, sizeof copy, "problem"));
+    clear_gaps(&copy);
     cached_plan *entry;
     lock();
     attn_status status = take(&copy, &entry);

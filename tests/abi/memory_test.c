@@ -1,5 +1,15 @@
 /* Every allocation fails once: ATTN_OUT_OF_MEMORY with a sentence, and nothing stays behind. No memory in vain. */
+#define _POSIX_C_SOURCE 200112L /* posix_memalign */
+
 #include "test.h"
+
+static long long c_library_calls; /* of the default allocator, in place of the C library's function */
+
+void *aligned_alloc(size_t alignment, size_t bytes) {
+    void *memory;
+    ++c_library_calls;
+    return posix_memalign(&memory, alignment, bytes) == 0 ? memory : NULL;
+}
 
 typedef struct ledger {
     long long calls, fails_at, live; /* the call numbered fails_at (from 1) returns null */
@@ -133,6 +143,34 @@ static void test_growing(const attn_problem *problem) {
     CHECK(l.live == 0, "%lld blocks stayed behind", l.live);
 }
 
+/* The same problem again makes no plan anew, whatever its memory holds between the fields. */
+static void test_attention(const attn_problem *problem) {
+    size_t bytes = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
+    float *x = test_memory(bytes), *o = test_memory(bytes);
+    memset(x, 0, bytes);
+    attn_tensors t = ATTN_TENSORS_INIT;
+    t.q = t.k = t.v = x;
+    t.o = o;
+    const struct {
+        size_t begin, end;
+    } gaps[] = {
+        {offsetof(attn_problem, dtype_o) + sizeof problem->dtype_o, offsetof(attn_problem, q)},
+        {offsetof(attn_problem, mask) + sizeof problem->mask, offsetof(attn_problem, window_left)},
+        {offsetof(attn_problem, dtype_bias) + sizeof problem->dtype_bias, offsetof(attn_problem, bias)}};
+    attn_problem p;
+    memcpy(&p, problem, sizeof p);
+    for (int i = 0; i < 3; ++i) {
+        const long long calls = c_library_calls;
+        for (size_t g = 0; g < sizeof gaps / sizeof gaps[0]; ++g)
+            memset((char *)&p + gaps[g].begin, i, gaps[g].end - gaps[g].begin);
+        NEED(attn_attention(&p, &t) == ATTN_OK);
+        CHECK(i > 0 ? c_library_calls == calls : c_library_calls > calls, "call %d allocated %lld times", i,
+              c_library_calls - calls);
+    }
+    free(x);
+    free(o);
+}
+
 int main(void) {
     attn_problem problem = ATTN_PROBLEM_INIT;
     problem.heads_q = 4;
@@ -143,6 +181,7 @@ int main(void) {
         test_failures(&problem);
         test_quiet(&problem);
         test_growing(&problem);
+        test_attention(&problem);
     }
     return test_report();
 }
