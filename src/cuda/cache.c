@@ -49,30 +49,31 @@ static void name_key(const char *key, char name[33]) {
     snprintf(name, 33, "%016llx%016llx", (unsigned long long)first, (unsigned long long)second);
 }
 
-/* The greatest version in the names of a key's entries; 0: there are none. Finding it out this way spares
- * loading the compiler, which takes longer than all the rest. */
-static int newest_compiler(const char *folder, const char *name) {
+int attni_cache_newest(const char *key, int before) {
+    char folder[PATH_MAX], name[33];
+    attni_cache_folder(folder, sizeof folder);
+    if (!folder[0]) return 0;
+    name_key(key, name);
     DIR *entries = opendir(folder);
     int newest = 0;
     for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;) {
         if (strncmp(entry->d_name, name, 32) != 0 || entry->d_name[32] != '-') continue;
         char *end;
         const long version = strtol(entry->d_name + 33, &end, 10);
-        if (strcmp(end, ".kernel") == 0 && version > newest && version < INT_MAX) newest = (int)version;
+        if (strcmp(end, ".kernel") == 0 && version > newest && version < before) newest = (int)version;
     }
     if (entries) closedir(entries);
     return newest;
 }
 
-/* False where the environment names no folder. compiler 0 is made the newest that is there. */
-static bool entry_path(const char *key, int *compiler, char *path, size_t bytes) {
+/* False where the environment names no folder. */
+static bool entry_path(const char *key, int compiler, char *path, size_t bytes) {
     char folder[PATH_MAX], name[33];
     attni_cache_folder(folder, sizeof folder);
     if (!folder[0]) return false;
     name_key(key, name);
-    if (*compiler == 0) *compiler = newest_compiler(folder, name);
-    const int written = snprintf(path, bytes, "%s/%s-%d.kernel", folder, name, *compiler);
-    return *compiler != 0 && written > 0 && (size_t)written < bytes;
+    const int written = snprintf(path, bytes, "%s/%s-%d.kernel", folder, name, compiler);
+    return written > 0 && (size_t)written < bytes;
 }
 
 /* The whole of a regular file that this user or root wrote, followed by a zero byte. */
@@ -108,7 +109,7 @@ char *attni_cache_read(const char *key, int compiler, size_t *bytes, bool *corru
     size_t size = 0;
     bool there = false;
     *corrupt = false;
-    if (!entry_path(key, &compiler, path, sizeof path)) return NULL;
+    if (!entry_path(key, compiler, path, sizeof path)) return NULL;
     char *memory = read_file(path, &size, &there);
     *corrupt = there;
     if (!memory) return NULL;
@@ -158,7 +159,7 @@ bool attni_cache_write(const char *key, int compiler, const char *image, size_t 
     char folder[PATH_MAX], path[PATH_MAX], unfinished[PATH_MAX];
     attni_cache_folder(folder, sizeof folder);
     int length = 0;
-    if (!folder[0] || !entry_path(key, &compiler, path, sizeof path) ||
+    if (!folder[0] || !entry_path(key, compiler, path, sizeof path) ||
         (length = snprintf(unfinished, sizeof unfinished, "%s/unfinished.XXXXXX", folder)) < 0 ||
         (size_t)length >= sizeof unfinished) {
         snprintf(reason, reason_bytes, "neither XDG_CACHE_HOME nor HOME names a folder for it");

@@ -23,9 +23,14 @@ uint64_t attni_cache_hash(uint64_t seed, const void *memory, size_t bytes);
 void attni_cache_folder(char *folder, size_t bytes);
 
 /*
- * The image stored for a key by a compiler of this version (0: by the newest one that stored it), for
- * free(), followed by a zero byte; null if there is none that is whole. *corrupt says that there was a
- * file, but not a good one.
+ * The version of the newest compiler before `before` that stored an image for a key; 0: none did. Finding it out
+ * this way spares loading the compiler, which takes longer than all the rest.
+ */
+int attni_cache_newest(const char *key, int before);
+
+/*
+ * The image stored for a key by a compiler of this version, for free(), followed by a zero byte; null if there
+ * is none that is whole. *corrupt says that there was a file, but not a good one.
  */
 char *attni_cache_read(const char *key, int compiler, size_t *bytes, bool *corrupt);
 

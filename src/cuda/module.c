@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cuda/module.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,17 +135,21 @@ static attn_status load(const attni_cuda *cuda, const void *image, attni_kernel 
                       kernel->spec.shared_bytes + kernel->static_shared);
 }
 
-/* From the disk, or compiled and put there. */
+/*
+ * From the disk, or compiled and put there. Computers of different drivers and compilers may share the disk: what the
+ * newest compiler made may be for a newer driver than this one, and what an older one made may not.
+ */
 static attn_status load_composed(attn_context *context, attni_kernel *kernel) {
     const attni_cuda *cuda = context->backend_data;
     const int capability = cuda->major * 10 + cuda->minor;
-    char key[MAX_KEY], reason[512];
+    char key[MAX_KEY], reason[512], *image;
     size_t bytes = 0;
     bool corrupt = false;
     describe_key(&kernel->spec, capability, key);
-    char *image = attni_cache_read(key, 0, &bytes, &corrupt);
-    if (image) {
-        const attn_status status = load(cuda, image, kernel, &corrupt); /* made for a newer driver, say */
+    for (int made_by = INT_MAX; (made_by = attni_cache_newest(key, made_by)) != 0;) {
+        image = attni_cache_read(key, made_by, &bytes, &corrupt);
+        if (!image) continue;
+        const attn_status status = load(cuda, image, kernel, &corrupt);
         free(image);
         kernel->origin = "disk cache";
         if (!corrupt) return status;
