@@ -200,7 +200,9 @@ static size_t turned_bytes(const attn_plan *plan, long long tiles) {
     const size_t values = (size_t)p->batch * (size_t)p->heads_kv * (size_t)keys * (p->dim_v <= 64 ? 64 : 128),
                  bytes = values + (plan->options.exact_reference ? 0 : marks_bytes(tiles));
     const uint64_t limit = plan->options.workspace_limit;
-    const bool fits = limit == 0 || bytes + TICKET_BYTES <= limit;
+    /* of one broadcast head there may be more than an address space has */
+    const bool fits = (double)p->batch * (double)p->heads_kv * (double)keys < 0x1p50 &&
+                      (limit == 0 || bytes + TICKET_BYTES <= limit);
     return attni_f8_may_turn(p->dim_qk, p->dim_v) && queries >= from && values > 0 && fits ? bytes : 0;
 }
 

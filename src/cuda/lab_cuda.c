@@ -78,6 +78,12 @@ static attn_status run_standard(const attn_plan *plan, const attni_run *run) {
 static attn_status open_standard(attn_plan *plan, attni_cuda_plan *made) {
     static const char *const suffixes[3] = {"_scores", "_softmax", "_output"};
     const attn_problem *p = &plan->problem;
+    if ((double)plan->rows * (double)p->seqlen_k > 0x1p58) /* far beyond any memory, and far below overflow */
+        return attni_fail(
+            ATTN_UNSUPPORTED,
+            "options.algorithm STANDARD stores the scores of %lld rows and %lld keys, more than an "
+            "address space; FLASH2 stores none",
+            (long long)plan->rows, (long long)p->seqlen_k);
     plan->kernel = "standard_sm80";
     for (int i = 0; i < 3; i++) {
         attni_kernel_spec spec = spec_of(p, plan->kernel, suffixes[i]);

@@ -65,6 +65,15 @@ static void errors(void) {
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     options.isa = ATTN_ISA_AVX2;
     p = small_problem();
+    p.heads_q = p.heads_kv = 32; /* scores of 2^64 bytes, which size_t takes for none */
+    p.seqlen_q = p.seqlen_k = INT64_C(1) << 29;
+    options.isa = ATTN_ISA_AUTO;
+    options.algorithm = ATTN_ALGORITHM_STANDARD;
+    CHECK(attn_plan_create(context, &p, &options, &plan) == ATTN_UNSUPPORTED && says("STANDARD stores"), "%s",
+          attn_last_error());
+    options.isa = ATTN_ISA_AVX2;
+    options.algorithm = ATTN_ALGORITHM_AUTO;
+    p = small_problem();
     CHECK(attn_plan_create(context, &p, &options, &plan) == ATTN_UNSUPPORTED && says("isa"), "%s",
           attn_last_error());
     for (int sm90 = 0; sm90 < 2; sm90++) {
