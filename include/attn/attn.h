@@ -196,12 +196,18 @@ typedef struct attn_problem {
 
 /* ---------------------------------------------------------------- context */
 
+/*
+ * A context's callbacks are called from the threads that call the library, from several at once if
+ * those run at once, and must not call the library themselves.
+ */
+
 /* One task of a parallel loop. */
 typedef void (*attn_task_fn)(void *args, int64_t index);
 
 /*
  * Calls task(args, i) once for each i in [0, count), in any order, on any threads, and returns when
- * all are done. No task waits for another, so running them one after another is always right.
+ * all are done. A task waits only for work that another one has begun (backward, AMX), so running
+ * them one after another, each to its end, is always right.
  */
 typedef void (*attn_parallel_for_fn)(void *pool, int64_t count, attn_task_fn task, void *args);
 
@@ -357,7 +363,12 @@ typedef struct attn_tensors {
     }
 /* clang-format on */
 
-/* Where a run works. Null instead of it: workspace from the context's pool, the context's stream. */
+/*
+ * Where a run works. Null instead of it: workspace from the context's pool, the context's stream.
+ * CU_STREAM_PER_THREAD is the calling thread's: end the thread when its work is done. A graph that runs are captured
+ * into works in their workspace whenever it is launched: where that is the pool's, which other runs in the stream use
+ * too, launch it in the stream of the capture, and end the context after it; or give workspace of its own.
+ */
 typedef struct attn_execution {
     size_t struct_size;
     void *workspace; /* null: from the context's pool */

@@ -153,6 +153,10 @@ static void unlock(attn_context *context) {
     atomic_flag_clear_explicit(&context->pool_lock, memory_order_release);
 }
 
+static void *order_of(const attn_context *context, void *stream) {
+    return context->backend->order_of == NULL ? stream : context->backend->order_of(stream);
+}
+
 /* A new block, of memory that no run has used. */
 static attn_status make_block(attn_context *context, size_t bytes, attni_block **made) {
     attni_block *block = attni_alloc(context, sizeof *block);
@@ -173,12 +177,13 @@ static attn_status make_block(attn_context *context, size_t bytes, attni_block *
  * are never more blocks than there were runs at once. Queued work may still need its block, whoever has it.
  */
 attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, attni_block **taken) {
+    const void *order = order_of(context, stream);
     attni_block *found = NULL, **smaller = NULL, *replaced = NULL;
     lock(context);
     for (attni_block **link = &context->pool; *link != NULL; link = &(*link)->next) {
         attni_block *block = *link;
         if (block->bytes < bytes && !context->backend->queues) smaller = link;
-        if (block->bytes < bytes || (block->used && block->stream != stream)) continue;
+        if (block->bytes < bytes || (block->used && block->order != order)) continue;
         *link = block->next;
         found = block;
         break;
@@ -202,7 +207,7 @@ attn_status attni_pool_take(attn_context *context, size_t bytes, void *stream, a
 }
 
 void attni_pool_give(attn_context *context, attni_block *block, void *stream) {
-    block->stream = stream;
+    block->order = order_of(context, stream);
     block->used = true;
     attni_pool_put_back(context, block);
 }

@@ -73,6 +73,8 @@ typedef struct attni_backend {
     void *(*workspace_alloc)(attn_context *context, size_t bytes);
     void (*workspace_free)(attn_context *context, void *pointer);
     attn_status (*run)(const attn_plan *plan, const attni_run *run);
+    /* Null: the stream. What orders this thread's runs in a stream: of equal ones a workspace goes from run to run. */
+    void *(*order_of)(void *stream);
     /* Memory of attn_accum_size bytes: write the header and an empty state; check a header. */
     attn_status (*accum_begin)(const attn_plan *plan, void *accum, void *stream);
     /* accum <- accum + other */
@@ -95,8 +97,8 @@ typedef struct attni_block {
     struct attni_block *next;
     void *memory;
     size_t bytes;
-    void *stream; /* whose queued work may still use it; blocks go from stream to stream never */
-    bool used;    /* stream is meant */
+    void *order; /* of the stream whose queued work may still use it; blocks go from stream to stream never */
+    bool used; /* order is meant */
     bool cleared; /* a back end's own bytes before the memory have been cleared, in that stream */
 } attni_block;
 
@@ -128,8 +130,8 @@ struct attn_plan {
     /* strides resolved: none is ATTN_STRIDE_PACKED; windows >= 0, clamped, or UNLIMITED */
     attn_problem problem;
     attn_plan_options options; /* threads resolved */
-    int64_t group;             /* heads_q / heads_kv */
-    int64_t rows;              /* batch * heads_q * seqlen_q */
+    int64_t group; /* heads_q / heads_kv */
+    int64_t rows; /* batch * heads_q * seqlen_q */
     size_t workspace_size;
     const char *kernel;
     const char *backward_kernel; /* "" without needs_backward */

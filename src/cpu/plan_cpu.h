@@ -9,7 +9,7 @@ typedef struct attni_cpu_plan {
     int32_t threads;      /* tasks of a run */
     int64_t sequences;    /* batch * heads_kv */
     int64_t pieces;       /* of a sequence: forward: tiles of rows; decode: of keys, at most */
-    int64_t piece_size;   /* rows of a tile; keys of the largest piece */
+    int64_t piece_size;   /* rows of a tile; keys of the first piece */
     int64_t slots;        /* forward: blocks of K and V that a task keeps */
     size_t block_bytes;   /* of a slot outside of the scratch; 0: none */
     bool shared;          /* slots are a sequence's, not a task's */
@@ -45,7 +45,7 @@ void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *worksp
 void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace);
 
 /*
- * Keys of the largest piece, most pieces of up to so many keys, and bytes of what decode notes for parts of
+ * Keys of the first piece, which is the largest, if not the last by up to 127; most pieces of up to so many keys, and bytes of what decode notes for parts of
  * them.
  */
 int64_t attni_cpu_decode_largest(int64_t keys);

@@ -6,6 +6,12 @@
 #include "cuda/cuda_context.h"
 #include "cuda/plan_cuda.h"
 
+/* CU_STREAM_PER_THREAD is one number, and each thread's own stream. */
+static void *order_of(void *stream) {
+    static _Thread_local char thread;
+    return (uintptr_t)stream == 2 ? &thread : stream;
+}
+
 const attni_backend *attni_cuda_backend(void) {
     static const attni_backend backend = {
         .device = ATTN_DEVICE_CUDA,
@@ -17,6 +23,7 @@ const attni_backend *attni_cuda_backend(void) {
         .workspace_alloc = attni_cuda_workspace_alloc,
         .workspace_free = attni_cuda_workspace_free,
         .run = attni_cuda_run,
+        .order_of = order_of,
         .accum_begin = attni_cuda_accum_begin,
         .accum_merge = attni_cuda_accum_merge,
         .accum_check = attni_cuda_accum_check,

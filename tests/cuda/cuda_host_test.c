@@ -3,6 +3,7 @@
 #include "cuda_host.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <time.h>
 
 #include "cuda/embedded.h"
@@ -354,6 +355,32 @@ static void capture(void) {
     attn_context_destroy(context);
 }
 
+typedef struct stream_run {
+    const attn_plan *plan;
+    const attn_tensors *tensors;
+} stream_run;
+
+static void *run_in_own_stream(void *user) {
+    const stream_run *r = user;
+    attn_execution execution = ATTN_EXECUTION_INIT;
+    execution.stream = (void *)(uintptr_t)2; /* CU_STREAM_PER_THREAD */
+    for (int i = 0; i < 3; i++) NEED(attn_forward(r->plan, r->tensors, &execution) == ATTN_OK);
+    return NULL;
+}
+
+/* Each thread's own stream is another one, though they have one number: its runs need a workspace of their own. */
+static void streams_of_threads(const attn_plan *plan, const attn_tensors *t) {
+    stream_run r = {plan, t};
+    pthread_t thread;
+    run_in_own_stream(&r);
+    const int blocks = fake_blocks();
+    run_in_own_stream(&r);
+    CHECK(fake_blocks() == blocks, "%d blocks became %d in one stream", blocks, fake_blocks());
+    NEED(pthread_create(&thread, NULL, run_in_own_stream, &r) == 0);
+    pthread_join(thread, NULL);
+    CHECK(fake_blocks() == blocks + 1, "%d blocks became %d", blocks, fake_blocks());
+}
+
 /* A ticket is cleared once for each block of the pool; for a caller's workspace, and under capture, every time. */
 static void tickets(void) {
     attn_context *context = open_device(0, NULL);
@@ -384,6 +411,7 @@ static void tickets(void) {
     }
     CHECK(fake_calls("cuMemsetD32Async") == 5, "%d times", fake_calls("cuMemsetD32Async"));
     free(execution.workspace);
+    streams_of_threads(plan, &t);
     free(tensor);
     attn_plan_destroy(plan);
     attn_context_destroy(context);

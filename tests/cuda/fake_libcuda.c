@@ -336,7 +336,7 @@ static int launch(void *function, const unsigned *grid, const unsigned *block, u
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0 || grid[1] > 65535 || grid[2] > 65535 || block[1] != 1 ||
         block[2] != 1 || extra)
         return INVALID_VALUE;
-    last.failed = (stream && ((fake_cu_stream *)stream)->context != stack[depth - 1]) ||
+    last.failed = ((uintptr_t)stream > 2 && ((fake_cu_stream *)stream)->context != stack[depth - 1]) ||
                   !fake_run_kernel(f->name, params[0]);
     return last.failed ? INVALID_CONTEXT : 0;
 }
