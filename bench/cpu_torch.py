@@ -106,9 +106,9 @@ def bench_shape(library, options, op, shape, threads):
     else:
         expected, ours = [scaled_dot_product_attention(tq, tk, tv, is_causal=causal, **gqa)], forward
         peers["sdpa"] = lambda: scaled_dot_product_attention(tq, tk, tv, is_causal=causal, **gqa)
-    off = max(apart(x, y) for x, y in zip(out, expected))
-    if not off < allowed:
-        sys.exit(f"{op} {shape}: differs from torch by {off:.2e} of its norm")
+    for name, x, y in zip(("o", "dq", "dk", "dv"), out, expected):
+        if not apart(x, y) < allowed:
+            sys.exit(f"{op} {shape}: {name} differs from torch by {apart(x, y):.2e} of its norm")
     times = {name: [] for name in ("libattn", *peers)}
     for _ in range(options.rounds):
         times["libattn"].append(seconds(ours, options.least))

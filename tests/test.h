@@ -43,6 +43,11 @@ static inline int test_report(void) {
     return test_failed != 0;
 }
 
+/* The larger of two errors, or NaN, which `if (!(error <= worst)) worst = error` would lose to the next one. */
+static inline double test_worse(double worst, double error) {
+    return worst >= error || isnan(worst) ? worst : error;
+}
+
 /* malloc that ends the program instead of returning null; at least one byte, 64-byte aligned. */
 static inline void *test_memory(size_t bytes) {
     void *memory = aligned_alloc(64, (bytes / 64 + 1) * 64);

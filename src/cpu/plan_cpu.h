@@ -45,8 +45,8 @@ void attni_cpu_forward(const attn_plan *plan, const attni_job *job, void *worksp
 void attni_cpu_decode(const attn_plan *plan, const attni_job *job, void *workspace);
 
 /*
- * Keys of the first piece, which is the largest, if not the last by up to 127; most pieces of up to so many keys, and bytes of what decode notes for parts of
- * them.
+ * Keys of the first piece, which is the largest, if not the last by up to 127; most pieces of up to so many keys,
+ * and bytes of what decode notes for parts of them.
  */
 int64_t attni_cpu_decode_largest(int64_t keys);
 int64_t attni_cpu_decode_pieces(int64_t keys);

@@ -81,7 +81,7 @@ void lab_row_maximum(lab_machine *machine, lab_tile *m, const lab_tile *x) {
     for (int64_t r = 0; r < x->rows; r++)
         for (int64_t n = 0; n < x->cols; n++) {
             const float value = x->data[r * x->cols + n];
-            if (!(value <= m->data[r])) m->data[r] = value; /* NaN is kept */
+            if (!(value <= m->data[r]) && !isnan(m->data[r])) m->data[r] = value; /* NaN is kept */
         }
 }
 

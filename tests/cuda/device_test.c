@@ -196,11 +196,11 @@ static void pieces(attn_context *context) {
     for (int64_t i = 0; i < made.o_count; i++) {
         const double apart =
             fabs(attni_reference_load(o, ATTN_BF16, i) - attni_reference_load(made.o, ATTN_BF16, i));
-        if (!(apart <= worst)) worst = apart;
+        worst = test_worse(worst, apart);
     }
     for (int64_t i = 0; i < made.rows; i++) {
         const double apart = fabs((double)lse[i] - (double)made.lse[i]);
-        if (!(apart <= worst_lse)) worst_lse = apart;
+        worst_lse = test_worse(worst_lse, apart);
     }
     CHECK(worst <= packed_slack(ATTN_BF16), "o in pieces is %g apart", worst);
     CHECK(worst_lse <= 1e-5, "lse in pieces is %g apart", worst_lse);
@@ -243,7 +243,7 @@ static void lab(attn_context *context) {
             }
             for (int64_t i = 0; i < made.rows && a > 0; i++) {
                 const double difference = fabs((double)lse[i] - (double)made.lse[i]);
-                if (!(difference <= lse_apart)) lse_apart = difference;
+                lse_apart = test_worse(lse_apart, difference);
             }
             CHECK(sqrt(apart) <= 8e-3 * sqrt(whole), "%s: o is %g apart", attn_plan_kernel(plan),
                   sqrt(apart / whole));
@@ -394,7 +394,7 @@ static void capture(attn_context *context) {
         for (int64_t i = 0; i < made.o_count; i++) {
             const double apart = fabs(attni_reference_load(replayed, ATTN_BF16, i) -
                                       attni_reference_load(eager, ATTN_BF16, i));
-            if (!(apart <= worst)) worst = apart;
+            worst = test_worse(worst, apart);
         }
         CHECK(worst <= packed_slack(ATTN_BF16), "round %d: the graph's accumulator is %g apart", round,
               worst);

@@ -86,7 +86,7 @@ static void test_gradients(const attention_kind *kind, uint64_t seed) {
             double along = 0;
             for (int64_t k = 0; k < count; k++) along += (double)gradient[k] * (double)direction[k];
             const double error = fabs(slope(&model, a, ids, targets, t, direction) - along);
-            if (!(error <= worst)) worst = error;
+            worst = test_worse(worst, error);
         }
         /* 2e-4 is what float32 losses leave of a slope */
         CHECK(worst <= 3e-4 * norm + 2e-4, "%s, %s: off by %g, norm %g", kind->name, t->name, worst, norm);
@@ -115,7 +115,7 @@ static void test_same_gradients(uint64_t seed) {
         for (int64_t k = t->offset; k < t->offset + t->rows * t->columns; k++) {
             const double error = fabs((double)one.gradients[k] - (double)other.gradients[k]);
             largest = fmax(largest, fabs((double)other.gradients[k]));
-            if (!(error <= worst)) worst = error;
+            worst = test_worse(worst, error);
         }
         CHECK(worst <= 1e-5 * largest, "%s: off by %g of %g", t->name, worst, largest);
     }

@@ -31,11 +31,11 @@ static void test_shape(attn_context *context, attn_isa isa, attn_dtype dtype, in
     double off = 0, off_lse = 0;
     for (int64_t i = 0; i < a.o_count; ++i) {
         const double error = fabs(attni_reference_load(a.o, dtype, i) - truth.o[i]);
-        if (!(error <= off)) off = error;
+        off = test_worse(off, error);
     }
     for (int64_t i = 0; i < a.rows; ++i) {
         const double error = fabs((double)a.lse[i] - truth.lse[i]);
-        if (!(error <= off_lse)) off_lse = error;
+        off_lse = test_worse(off_lse, error);
     }
     /* outputs are averages of many values, about 0.1 */
     CHECK(off <= packed_slack(dtype) / 10, "tier %d, dtype %d, %lld keys, group %lld: o is off by %g",

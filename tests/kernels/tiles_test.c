@@ -97,11 +97,11 @@ static void test_climbing(attn_context *context, int64_t dim_v, int late) {
     double off = 0, off_lse = 0;
     for (int64_t i = 0; i < a.o_count; ++i) {
         const double error = fabs(attni_reference_load(a.o, ATTN_BF16, i) - truth.o[i]);
-        if (!(error <= off)) off = error;
+        off = test_worse(off, error);
     }
     for (int64_t i = 0; i < a.rows; ++i) {
         const double error = fabs((double)a.lse[i] - truth.lse[i]);
-        if (!(error <= off_lse)) off_lse = error;
+        off_lse = test_worse(off_lse, error);
     }
     CHECK(off <= 0.05, "climbing scores: o is off by %g", off);
     CHECK(off_lse <= 1e-4, "climbing scores: lse is off by %g", off_lse);
@@ -126,8 +126,7 @@ static void test_ones(attn_context *context, int64_t dim_v) {
     attn_plan *plan = test_plan(context, &a.problem, ATTN_ISA_AMX, 1);
     NEED(plan != NULL && attn_forward(plan, &a.tensors, NULL) == ATTN_OK);
     double off = 0;
-    for (int64_t i = 0; i < a.o_count; ++i)
-        if (!(fabs(o[i] - 1.0) <= off)) off = fabs(o[i] - 1.0);
+    for (int64_t i = 0; i < a.o_count; ++i) off = test_worse(off, fabs(o[i] - 1.0));
     CHECK(off <= 2e-6, "values of one: o is off by %g", off);
     attn_plan_destroy(plan);
     free(o);

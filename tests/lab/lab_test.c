@@ -4,6 +4,7 @@
  */
 #include "lab/closed.h"
 #include "lab/lab.h"
+#include "lab/operations.h"
 #include "lab/softmax.h"
 #include "lab/warp_split.h"
 #include "reference/random.h"
@@ -284,6 +285,17 @@ static void test_exponents(void) {
 
 /* ---------------------------------------------------------------- softmax */
 
+/* A NaN is the maximum of its row, and the worst of all errors, whatever comes after it. */
+static void test_nan(void) {
+    float x[3] = {1, NAN, 2}, top = -INFINITY;
+    lab_machine machine = {0};
+    lab_tile m = {.rows = 1, .cols = 1, .data = &top}, scores = {.rows = 1, .cols = 3, .data = x};
+    lab_row_maximum(&machine, &m, &scores);
+    CHECK(isnan(top), "the maximum is %g", (double)top);
+    CHECK(isnan(test_worse(NAN, 1)) && isnan(test_worse(1, NAN)), "a NaN was lost");
+    CHECK(test_worse(1, 2) == 2 && test_worse(2, 1) == 2, "not the larger one");
+}
+
 static void test_softmax(void) {
     attni_random random = {7};
     for (int n = 0; n < 200; n++) {
@@ -318,7 +330,7 @@ static void test_softmax(void) {
                         y[r * cols + c] *
                         (form == LAB_SOFTMAX_STREAMING ? (double)factor[r * tiles + c / tile] : 1.0);
                     const double off = fabs(got - exp(x[r * cols + c] - top) / sum);
-                    if (!(off <= worst)) worst = off;
+                    worst = test_worse(worst, off);
                 }
                 CHECK(worst < 1e-6, "%s is off by %g", lab_softmax_names[form], worst);
             }
@@ -473,6 +485,7 @@ static void test_refusals(void) {
 int main(void) {
     test_random_problems();
     test_exponents();
+    test_nan();
     test_softmax();
     test_warps();
     test_observer();

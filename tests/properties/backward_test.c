@@ -209,7 +209,7 @@ static void test_pieces(attn_context *context, attni_random *random) {
         double most = 0.0;
         for (int64_t i = 0; i < pairs[a].count; ++i) {
             double off = fabs((double)pairs[a].pieces[i] - (double)pairs[a].whole[i]);
-            if (!(off <= most)) most = off; /* NaN too */
+            most = test_worse(most, off);
         }
         CHECK(most < 1e-4, "array %d of pieces and the whole are %g apart, cut at %lld", a, most,
               (long long)cut);

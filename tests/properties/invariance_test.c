@@ -21,7 +21,7 @@ static void test_ones(attn_isa isa, attn_dtype dtype, attni_random *random) {
         for (int64_t at = 0; at < a.o_count; ++at) {
             int64_t row = at / (sizes.dim_v * sizes.heads_q) % sizes.seqlen_q;
             double off = fabs(attni_reference_load(a.o, dtype, at) - (row < hidden ? 0.0 : 1.0));
-            if (!(off <= most)) most = off;
+            most = test_worse(most, off);
         }
         CHECK(most <= packed_slack(dtype) / 4.0, "isa %d dtype %d: %g from one", isa, dtype, most);
     }
@@ -36,7 +36,7 @@ static double most_apart(const packed *a, const packed *b, int64_t first_rows) {
             for (int64_t h = 0; h < p->heads_q; ++h) {
                 for (int64_t d = 0; d < p->dim_v; ++d) {
                     double apart = fabs(packed_o(a, n, i, h, d) - packed_o(b, n, i, h, d));
-                    if (!(apart <= most)) most = apart;
+                    most = test_worse(most, apart);
                 }
             }
         }
@@ -93,7 +93,7 @@ static void test_shifted(attn_isa isa, attn_dtype dtype, attni_random *random) {
         for (int64_t row = 0; row < a.rows; ++row) {
             if (a.lse[row] == -INFINITY && b.lse[row] == -INFINITY) continue;
             double apart = fabs((double)b.lse[row] - (double)a.lse[row] - (double)shift);
-            if (!(apart <= most)) most = apart;
+            most = test_worse(most, apart);
         }
         CHECK(most <= 2e-5, "isa %d dtype %d: lse moved by %g more than %g", isa, dtype, most, (double)shift);
     }
@@ -135,7 +135,7 @@ static void test_low_bias(attn_isa isa, attn_dtype dtype, attni_random *random) 
         double most = 0.0;
         for (int64_t at = 0; at < a.o_count; ++at) {
             double off = fabs(attni_reference_load(a.o, dtype, at) - 1.0);
-            if (!(off <= most)) most = off;
+            most = test_worse(most, off);
         }
         CHECK(most <= packed_slack(dtype), "isa %d dtype %d: a bias of %g masked, %g from one", isa, dtype,
               (double)lows[n], most);

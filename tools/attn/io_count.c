@@ -67,7 +67,7 @@ static double row_difference(const lab_problem *p, int64_t row, double *P) {
         double o = 0;
         for (int64_t j = 0; j < p->keys; j++) o += P[j] / sum * p->v[j * p->dim + d];
         const double off = fabs(o - p->o[row * p->dim + d]);
-        if (!(off <= worst)) worst = off;
+        if (!(off <= worst) && !isnan(worst)) worst = off; /* NaN is kept */
     }
     return worst;
 }
@@ -77,7 +77,7 @@ static double difference(const lab_problem *p) {
     if (P == NULL) return NAN;
     for (int64_t row = 0; row < p->rows; row++) {
         const double off = row_difference(p, row, P);
-        if (!(off <= worst)) worst = off;
+        if (!(off <= worst) && !isnan(worst)) worst = off; /* NaN is kept */
     }
     free(P);
     return worst;

@@ -261,7 +261,7 @@ void trace_text_summary(const trace_run *standard, const trace_run *flash2) {
     float largest = 0;
     for (int64_t n = 0; n < in->rows * in->dim; n++) {
         const float difference = fabsf(standard->problem.o[n] - flash2->problem.o[n]);
-        if (!(difference <= largest)) largest = difference; /* NaN is kept */
+        if (!(difference <= largest) && !isnan(largest)) largest = difference; /* NaN is kept */
     }
     trace_text_heading("Slow memory");
     traffic(standard, "standard");
