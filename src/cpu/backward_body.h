@@ -7,13 +7,13 @@
  *     dV  += P^T dO           dK += dS^T Q                  lanes are dims: P^T, dS^T broadcast
  *     dQ  += dS K                                           lanes are dims: dS broadcast
  *
- * All five are one loop, C += A B with numbers of A broadcast and B and C in vectors, so nothing is transposed but Q
- * and dO, once a chunk:
+ * All five are one loop, C += A B with numbers of A broadcast and B and C in vectors. Operands lie in the order in which
+ * it reads them (backward_panels.h):
  *
  *     product    A            broadcast at          B              C
- *     S^T        K panel      [key][d]              Q^T   [d][row]     a sub's rows
- *     dP^T       V panel      [key][d]              dO^T  [d][row]
- *     dV         P^T          [key][row]            dO    [row][d]     of the workspace
+ *     S^T        K            [tile][d][key]        Q^T   [d][row]      a sub's rows
+ *     dP^T       V            [tile][d][key]        dO^T  [d][row]
+ *     dV         P^T          [key][row]            dO    [row][d]      of a strip of dims
  *     dK         dS^T         [key][row]            Q     [row][d]
  *     dQ         dS^T         [row] of [key][row]   K     [key][d]
  *
@@ -28,8 +28,8 @@
  * float32 array of the sequence that every chunk of keys adds to, as dK and dV are ones that every chunk of rows
  * adds to. Additions to one chunk have a fixed order (backward.c), whatever the threads, and that is what bits
  * depend on. It costs a float32 copy of dQ, dK and dV for each sequence in flight, O(S) memory, and reading and
- * writing dQ once for each block of keys: 8 bytes for 10 BACKWARD_BLOCK operations. Where heads are few, tasks meet
- * at a barrier after each step.
+ * writing dQ once for each BACKWARD_DEPTH keys: 8 bytes for 10 BACKWARD_DEPTH operations. Where heads are few, tasks wait
+ * for one another.
  *
  * A group works on the keys that some of its rows see, in whole steps; S, dP and dQ on those that a sub sees, with
  * zeros in between.
@@ -44,11 +44,12 @@
 
 #include "cpu/backward_panels.h"
 
-#define BACKWARD_GROUP_ROWS (BACKWARD_GROUP * FORWARD_SUB_ROWS)
+#define ROWS_STEP 4 /* dims of S^T and dP^T at a time: fewer instructions beside the multiply-adds */
 
 _Static_assert(BACKWARD_STEP % FORWARD_MR == 0 && BACKWARD_STEP % BACKWARD_MR == 0,
                "a step is whole tiles of keys");
-_Static_assert(BACKWARD_BLOCK % BACKWARD_STEP == 0, "a block is whole steps");
+_Static_assert(BACKWARD_BLOCK % BACKWARD_STEP == 0 && BACKWARD_DEPTH % BACKWARD_STEP == 0,
+               "blocks are whole steps");
 _Static_assert(FORWARD_SUB_ROWS % BACKWARD_MR == 0, "a sub is whole tiles of rows");
 _Static_assert(FORWARD_TILE_ROWS % BACKWARD_GROUP_ROWS == 0, "a chunk is whole groups");
 _Static_assert(FORWARD_TILE_ROWS / 4 % FORWARD_SUB_ROWS == 0 && BACKWARD_KEYS / 4 % BACKWARD_STEP == 0,
@@ -62,8 +63,8 @@ _Static_assert(ATTNI_BACKWARD_ALIGN % SIMD_LANES == 0, "rows of the workspace ar
     ((SIMD_LANES * FORWARD_SUB_ROWS / 16 + BACKWARD_BLOCK / FORWARD_MR - 1) / (BACKWARD_BLOCK / FORWARD_MR))
 
 /* FORWARD_MR keys x nv vectors of rows of S^T or dP^T, stored. */
-SIMD_INLINE void rows_tile(const int nv, const float *a, int64_t ld_a, const float *b, int64_t depth,
-                           const float *ahead, float *c) {
+SIMD_INLINE void rows_tile(const int nv, const float *a, const float *b, int64_t depth, const float *next,
+                           float *c) {
     vf acc[FORWARD_MR][FORWARD_NV];
     SIMD_UNROLL
     for (int r = 0; r < FORWARD_MR; r++) {
@@ -71,17 +72,22 @@ SIMD_INLINE void rows_tile(const int nv, const float *a, int64_t ld_a, const flo
         for (int v = 0; v < nv; v++) acc[r][v] = vf_zero();
     }
     for (int64_t part = 0; part < depth; part += SIMD_LANES) {
-        for (int line = 0; line < AHEAD_LINES; line++, ahead += 16) simd_prefetch_far(ahead);
-        for (int64_t i = part; i < part + SIMD_LANES; i++) {
-            vf lane[FORWARD_NV];
+        for (int line = 0; line < AHEAD_LINES; line++, next += 16) simd_prefetch_far(next);
+        for (int64_t i = 0; i < SIMD_LANES; i += ROWS_STEP) {
             SIMD_UNROLL
-            for (int v = 0; v < nv; v++) lane[v] = vf_load(b + i * FORWARD_SUB_ROWS + v * SIMD_LANES);
-            SIMD_UNROLL
-            for (int r = 0; r < FORWARD_MR; r++) {
-                const vf one = vf_set1(a[r * ld_a + i]);
+            for (int64_t step = 0; step < ROWS_STEP; step++) {
+                vf lane[FORWARD_NV];
                 SIMD_UNROLL
-                for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
+                for (int v = 0; v < nv; v++) lane[v] = vf_load(b + step * FORWARD_SUB_ROWS + v * SIMD_LANES);
+                SIMD_UNROLL
+                for (int r = 0; r < FORWARD_MR; r++) {
+                    const vf one = vf_set1(a[step * FORWARD_MR + r]);
+                    SIMD_UNROLL
+                    for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
+                }
             }
+            a += ROWS_STEP * FORWARD_MR;
+            b += ROWS_STEP * FORWARD_SUB_ROWS;
         }
     }
     SIMD_UNROLL
@@ -91,34 +97,44 @@ SIMD_INLINE void rows_tile(const int nv, const float *a, int64_t ld_a, const flo
     }
 }
 
-/* count keys of S^T or dP^T of a sub; ahead: the B of the next one. */
-SIMD_INLINE void rows_product(const int nv, const float *a, int64_t ld_a, int64_t count, const float *b,
-                              int64_t depth, const float *ahead, float *c) {
-    for (int64_t j = 0; j < count; j += FORWARD_MR, ahead += depth / SIMD_LANES * AHEAD_LINES * 16)
-        rows_tile(nv, a + j * ld_a, ld_a, b, depth, ahead, c + j * FORWARD_SUB_ROWS);
+/* count keys of S^T or dP^T of nv vectors of rows, from tiles; next: the B of the next sub. */
+SIMD_INLINE void rows_tiles(const int nv, const float *a, int64_t count, const float *b, int64_t depth,
+                            const float *next, float *c) {
+    for (int64_t j = 0; j < count; j += FORWARD_MR, next += depth / SIMD_LANES * AHEAD_LINES * 16)
+        rows_tile(nv, a + j * depth, b, depth, next, c + j * FORWARD_SUB_ROWS);
+}
+
+static void rows_product(int nv, const float *a, int64_t count, const float *b, int64_t depth,
+                         const float *next, float *c) {
+    switch (nv) {
+#if FORWARD_NV >= 3
+    case 3: rows_tiles(3, a, count, b, depth, next, c); break;
+#endif
+    case 2: rows_tiles(2, a, count, b, depth, next, c); break;
+    default: rows_tiles(1, a, count, b, depth, next, c); break;
+    }
 }
 
 /*
- * The other three. A is P^T or dS^T of a group, [sub][key][row]: for dV and dK (by_keys) a row of A is a key and the
- * depth goes over rows, sub after sub; for dQ a row of A is a row and the depth goes over keys. Both distances are
- * known when this is compiled, which leaves the loop with little but its loads and multiply-adds.
+ * The other three, of one strip of dims. A is P^T or dS^T of a group, [sub][key][row]: for dV and dK (by_keys) a row of A
+ * is a key and the depth goes over rows, sub after sub; for dQ a row of A is a row and the depth goes over keys. All
+ * distances are known when this is compiled, which leaves the loop with little but its loads and multiply-adds.
  */
 typedef struct dims_factors {
     const float *a, *b;
-    int64_t block, depth, ld_b; /* after block of the depth comes the next sub */
     float *c;
-    int64_t ld_c;
+    int64_t block, depth; /* after block of the depth comes the next sub */
 } dims_factors;
 
-SIMD_INLINE void dims_tile(const int by_keys, const int nv, const dims_factors *x, const float *a,
-                           const float *b, float *c) {
+SIMD_INLINE void dims_tile(const int by_keys, const int nv, const dims_factors *x, const float *a, float *c) {
     const int64_t a_row = by_keys ? FORWARD_SUB_ROWS : 1, a_depth = by_keys ? 1 : FORWARD_SUB_ROWS;
-    const int64_t ld_b = x->ld_b, ld_c = x->ld_c;
+    const int64_t width = nv * SIMD_LANES;
+    const float *b = x->b;
     vf acc[BACKWARD_MR][BACKWARD_NV];
     SIMD_UNROLL
     for (int r = 0; r < BACKWARD_MR; r++) {
         SIMD_UNROLL
-        for (int v = 0; v < nv; v++) acc[r][v] = vf_load(c + r * ld_c + v * SIMD_LANES);
+        for (int v = 0; v < nv; v++) acc[r][v] = vf_zero();
     }
     for (int64_t done = 0; done < x->depth; done += x->block) {
         const int64_t n = attni_min(x->block, x->depth - done);
@@ -134,71 +150,56 @@ SIMD_INLINE void dims_tile(const int by_keys, const int nv, const dims_factors *
                 for (int v = 0; v < nv; v++) acc[r][v] = vf_fma(one, lane[v], acc[r][v]);
             }
             element += a_depth;
-            b += ld_b;
+            b += width;
         }
         a += BACKWARD_BLOCK * FORWARD_SUB_ROWS;
     }
     SIMD_UNROLL
     for (int r = 0; r < BACKWARD_MR; r++) {
         SIMD_UNROLL
-        for (int v = 0; v < nv; v++) vf_store(c + r * ld_c + v * SIMD_LANES, acc[r][v]);
+        for (int v = 0; v < nv; v++) {
+            float *to = c + r * width + v * SIMD_LANES;
+            vf_store(to, vf_add(vf_load(to), acc[r][v]));
+        }
     }
 }
 
-/* All rows of A against nv vectors of dims from dim on: this much of B stays in L1. */
-SIMD_INLINE void dims_strip(const int by_keys, const int nv, const dims_factors *x, int64_t rows,
-                            int64_t dim) {
-    for (int64_t r = 0; r < rows; r += BACKWARD_MR) {
-        const float *next =
-            x->c + (r + BACKWARD_MR) * x->ld_c + dim; /* its latency would show in each tile */
-        for (int64_t i = 0; i < BACKWARD_MR; i++, next += x->ld_c)
-            for (int v = 0; v < nv; v += 16 / SIMD_LANES) simd_prefetch_far(next + v * SIMD_LANES);
-        dims_tile(by_keys, nv, x, x->a + r * (by_keys ? FORWARD_SUB_ROWS : 1), x->b + dim,
-                  x->c + r * x->ld_c + dim);
+/* All rows of A against nv vectors of dims: their B stays in L1. */
+SIMD_INLINE void dims_strip(const int by_keys, const int nv, const dims_factors *x, int64_t rows) {
+    const int64_t size = BACKWARD_MR * nv * SIMD_LANES;
+    float *c = x->c;
+    for (int64_t r = 0; r < rows; r += BACKWARD_MR, c += size) {
+        for (int64_t i = 0; i < size; i += 16) simd_prefetch_far(c + size + i);
+        dims_tile(by_keys, nv, x, x->a + r * (by_keys ? FORWARD_SUB_ROWS : 1), c);
     }
 }
 
-SIMD_INLINE void dims_product(const int by_keys, const dims_factors *x, int64_t rows, int64_t dims) {
-    int64_t left = dims / SIMD_LANES, strips = attni_ceil_div(left, BACKWARD_NV);
-    for (int64_t dim = 0; left > 0; strips--) {
-        const int64_t nv = attni_ceil_div(left, strips); /* strips of about one width */
-        switch (nv) {
+SIMD_INLINE void dims_product(const int by_keys, const int64_t vectors, const dims_factors *x, int64_t rows) {
+    switch (vectors) {
 #if BACKWARD_NV >= 4
-        case 4: dims_strip(by_keys, 4, x, rows, dim); break;
+    case 4: dims_strip(by_keys, 4, x, rows); break;
 #endif
 #if BACKWARD_NV >= 3
-        case 3: dims_strip(by_keys, 3, x, rows, dim); break;
+    case 3: dims_strip(by_keys, 3, x, rows); break;
 #endif
-        case 2: dims_strip(by_keys, 2, x, rows, dim); break;
-        default: dims_strip(by_keys, 1, x, rows, dim); break;
-        }
-        dim += nv * SIMD_LANES;
-        left -= nv;
+    case 2: dims_strip(by_keys, 2, x, rows); break;
+    default: dims_strip(by_keys, 1, x, rows); break;
     }
 }
 
-static void keys_product(const dims_factors *x, int64_t rows, int64_t dims) {
-    dims_product(1, x, rows, dims);
+static void keys_product(const dims_factors *x, int64_t vectors, int64_t rows) {
+    dims_product(1, vectors, x, rows);
 }
-static void queries_product(const dims_factors *x, int64_t rows, int64_t dims) {
-    dims_product(0, x, rows, dims);
-}
-
-/* S^T and dP^T of one sub. */
-SIMD_INLINE void sub_products(const int nv, const backward_shape *f, const backward_scratch *w, int64_t first,
-                              int64_t next, int64_t key, int64_t count, float *s, float *ds) {
-    rows_product(nv, w->k + key * f->ld_qk, f->ld_qk, count, w->q_t + first * f->dim_qk, f->dim_qk,
-                 w->q_t + next * f->dim_qk, s);
-    rows_product(nv, w->v + key * f->ld_v, f->ld_v, count, w->do_t + first * f->dim_v, f->dim_v,
-                 w->do_t + next * f->dim_v, ds);
+static void queries_product(const dims_factors *x, int64_t vectors, int64_t rows) {
+    dims_product(0, vectors, x, rows);
 }
 
 /* ---------------------------------------------------------------- accumulate */
 
-/* P and dS of a sub for the group's keys; what no row of the sub sees is 0. The keys that were computed. */
+/* P and dS of a sub for some keys of a block; what no row of the sub sees is 0. The keys that were computed. */
 static key_range sub_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                          const backward_scratch *w, int64_t first, int64_t rows, key_range keys, float *s,
-                          float *ds) {
+                          const backward_scratch *w, int64_t block_begin, int64_t first, int64_t rows,
+                          key_range keys, float *s, float *ds) {
     const int64_t sub = first / FORWARD_SUB_ROWS;
     const key_range mine = visible_keys(&w->rows, chunk, sub, sub + 1, keys);
     if (mine.begin >= mine.end) {
@@ -217,129 +218,192 @@ static key_range sub_keys(const attni_job *job, const attni_chunk *chunk, const 
     const int64_t after_this = first + FORWARD_SUB_ROWS,
                   next = chunk->tile.row_begin + after_this < chunk->tile.row_end ? after_this : 0;
     const score_block block = {s + before, chunk->key_begin + mine.begin, mine.end - mine.begin, first, nv};
-    switch (nv) {
-#if FORWARD_NV >= 3
-    case 3: sub_products(3, f, w, first, next, mine.begin, block.count, block.s, ds + before); break;
-#endif
-    case 2: sub_products(2, f, w, first, next, mine.begin, block.count, block.s, ds + before); break;
-    default: sub_products(1, f, w, first, next, mine.begin, block.count, block.s, ds + before); break;
-    }
+    const int64_t key = mine.begin - block_begin;
+    rows_product(nv, w->k_tiles + key * f->dim_qk, block.count, w->q_t + first * f->dim_qk, f->dim_qk,
+                 w->q_t + next * f->dim_qk, block.s);
+    rows_product(nv, w->v_tiles + key * f->dim_v, block.count, w->do_t + first * f->dim_v, f->dim_v,
+                 w->do_t + next * f->dim_v, ds + before);
     prepare_scores(job, &chunk->tile, &w->rows, &block, ds + before, &w->e);
     element_gradients(&w->rows, &block, ds + before);
     finish_scores(job, &chunk->tile, &block, ds + before, &w->e);
     return mine;
 }
 
-/* Keys of one block against rows [first, last) of the chunk, one group. k: the panel for dQ. */
+/* The group and the block at work, and where their sums are. */
+typedef struct backward_place {
+    int64_t group, rows, block, keys; /* first row and rows, first key and keys; of the chunk */
+    float *dq, *dk, *dv;
+} backward_place;
+
+/* dV or dK of some keys of the block: the depth is the group's rows. */
+static void add_keys(const backward_shape *f, const backward_place *at, const float *a, const float *b,
+                     int64_t dims, key_range keys, float *sums) {
+    for (int64_t dim = 0; dim < dims;) {
+        const int64_t vectors = strip_vectors(dims - dim), width = vectors * SIMD_LANES;
+        const dims_factors x = {a, b + at->group * dims + dim * group_rows(f, at->group),
+                                sums + dim * block_keys(f, at->block) + (keys.begin - at->block) * width,
+                                FORWARD_SUB_ROWS, at->rows};
+        keys_product(&x, vectors, keys.end - keys.begin);
+        dim += width;
+    }
+}
+
+/*
+ * dQ of a group: the depth is the keys that a sub sees, of which BACKWARD_DEPTH at a time, counted from the block's
+ * first, meet all subs.
+ */
+static void add_rows(const backward_shape *f, const backward_place *at, const backward_scratch *w,
+                     key_range keys, const key_range *seen) {
+    for (int64_t dim = 0; dim < f->dim_qk;) {
+        const int64_t vectors = strip_vectors(f->dim_qk - dim), width = vectors * SIMD_LANES;
+        const float *k = w->k + dim * block_keys(f, at->block);
+        for (int64_t part = at->block; part < keys.end; part += BACKWARD_DEPTH)
+            for (int64_t i = 0; i * FORWARD_SUB_ROWS < at->rows; i++) {
+                const int64_t begin = attni_max(part, seen[i].begin),
+                              depth = attni_min(part + BACKWARD_DEPTH, seen[i].end) - begin;
+                if (depth <= 0) continue;
+                const dims_factors x = {
+                    w->ds + (i * BACKWARD_BLOCK + begin - keys.begin) * FORWARD_SUB_ROWS,
+                    k + (begin - at->block) * width,
+                    at->dq + dim * group_rows(f, at->group) + i * FORWARD_SUB_ROWS * width, depth, depth};
+                queries_product(&x, vectors, attni_min(FORWARD_SUB_ROWS, at->rows - i * FORWARD_SUB_ROWS));
+            }
+        dim += width;
+    }
+}
+
+/* Some keys of a block against a group. */
 static void accumulate(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                       const backward_scratch *w, const float *k, key_range keys, int64_t first,
-                       int64_t last) {
+                       const backward_scratch *w, const backward_place *at, key_range keys) {
     const int64_t size = BACKWARD_BLOCK * FORWARD_SUB_ROWS; /* of a sub's P^T */
     key_range seen[BACKWARD_GROUP];
-    for (int64_t i = 0; first + i * FORWARD_SUB_ROWS < last; i++) {
-        const int64_t sub = first + i * FORWARD_SUB_ROWS;
-        seen[i] = sub_keys(job, chunk, f, w, sub, attni_min(FORWARD_SUB_ROWS, last - sub), keys,
+    for (int64_t i = 0; i * FORWARD_SUB_ROWS < at->rows; i++)
+        seen[i] = sub_keys(job, chunk, f, w, at->block, at->group + i * FORWARD_SUB_ROWS,
+                           attni_min(FORWARD_SUB_ROWS, at->rows - i * FORWARD_SUB_ROWS), keys,
                            w->s + i * size, w->ds + i * size);
-    }
-    /* dV and dK: the depth is the group's rows */
-    const int64_t key = chunk->key_begin + keys.begin, count = keys.end - keys.begin;
-    const dims_factors dv = {w->s,    w->dout + first * f->ld_v,  FORWARD_SUB_ROWS, last - first,
-                             f->ld_v, chunk->dv + key * f->acc_v, f->acc_v};
-    if (job->t.dv != NULL) keys_product(&dv, count, f->dim_v);
-    const dims_factors dk = {w->ds,    w->q + first * f->ld_qk,     FORWARD_SUB_ROWS, last - first,
-                             f->ld_qk, chunk->dk + key * f->acc_qk, f->acc_qk};
-    if (job->t.dk != NULL) keys_product(&dk, count, f->dim_qk);
-    if (job->t.dq == NULL) return;
-    for (int64_t i = 0; first + i * FORWARD_SUB_ROWS < last; i++) { /* dQ: the depth is the sub's keys */
-        const int64_t sub = first + i * FORWARD_SUB_ROWS, depth = seen[i].end - seen[i].begin;
-        if (depth <= 0) continue;
-        const dims_factors dq = {w->ds + i * size + (seen[i].begin - keys.begin) * FORWARD_SUB_ROWS,
-                                 k + (seen[i].begin - keys.begin) * f->ld_qk,
-                                 depth,
-                                 depth,
-                                 f->ld_qk,
-                                 chunk->dq + (chunk->tile.row_begin + sub) * f->acc_qk,
-                                 f->acc_qk};
-        queries_product(&dq, attni_min(FORWARD_SUB_ROWS, last - sub), f->dim_qk);
-    }
+    if (job->t.dv != NULL) add_keys(f, at, w->s, w->dout, f->dim_v, keys, at->dv);
+    if (job->t.dk != NULL) add_keys(f, at, w->ds, w->q, f->dim_qk, keys, at->dk);
+    if (job->t.dq != NULL) add_rows(f, at, w, keys, seen);
 }
 
-/* All blocks and groups of a chunk whose panels are there. */
-static void accumulate_chunk(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
-                             const backward_scratch *w, key_range loaded, bool finite) {
-    const int64_t rows = chunk->tile.row_end - chunk->tile.row_begin;
-    for (int64_t block = loaded.begin / BACKWARD_BLOCK * BACKWARD_BLOCK; block < loaded.end;
-         block += BACKWARD_BLOCK) {
-        const key_range all = {attni_max(block, loaded.begin), attni_min(block + BACKWARD_BLOCK, loaded.end)};
-        const float *k = w->k + all.begin * f->ld_qk;
-        if (!finite) k = clean_keys(k, all.end - all.begin, f, w->k_clean);
-        for (int64_t first = 0; first < rows; first += BACKWARD_GROUP_ROWS) {
-            const int64_t last = attni_min(first + BACKWARD_GROUP_ROWS, rows);
-            const key_range keys = visible_keys(&w->rows, chunk, first / FORWARD_SUB_ROWS,
-                                                attni_ceil_div(last, FORWARD_SUB_ROWS), all);
-            if (keys.begin < keys.end)
-                accumulate(job, chunk, f, w, k + (keys.begin - all.begin) * f->ld_qk, keys, first, last);
-        }
+/* ---------------------------------------------------------------- sums */
+
+/*
+ * Row r of strips of so many rows, times scale, to a tensor's row of dim numbers. Whole cache lines go past the cache:
+ * else each would be read from memory first.
+ */
+static void write_strips(attn_dtype dtype, const float *strips, int64_t dims, int64_t rows, int64_t r,
+                         float scale, int64_t dim, char *to) {
+    const bool lines = dtype == ATTN_F32 && dim % 16 == 0 && (uintptr_t)to % 64 == 0;
+    for (int64_t d = 0; d < dims;) {
+        const int64_t width = strip_vectors(dims - d) * SIMD_LANES;
+        const float *from = strips + d * rows + r * width;
+        if (lines)
+            for (int64_t i = 0; i < width; i += SIMD_LANES)
+                simd_stream((float *)(void *)to + d + i, vf_mul(vf_load(from + i), vf_set1(scale)));
+        else
+            write_row(dtype, from, scale, attni_min(width, dim - d),
+                      to + d * (int64_t)attni_dtype_size(dtype));
+        d += width;
     }
 }
 
-/* ---------------------------------------------------------------- begin and finish */
-
-static void begin_chunk(const attni_chunk *chunk, const backward_shape *f) {
-    const int64_t rows = attni_round_up(chunk->tile.row_end - chunk->tile.row_begin, FORWARD_SUB_ROWS);
-    const int64_t keys = attni_round_up(chunk->key_end - chunk->key_begin, BACKWARD_STEP);
-    memset(chunk->dq + chunk->tile.row_begin * f->acc_qk, 0, (size_t)(rows * f->acc_qk) * sizeof(float));
-    memset(chunk->dk + chunk->key_begin * f->acc_qk, 0, (size_t)(keys * f->acc_qk) * sizeof(float));
-    memset(chunk->dv + chunk->key_begin * f->acc_v, 0, (size_t)(keys * f->acc_v) * sizeof(float));
-}
-
-static void finish_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
+static void write_rows(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                       const backward_place *at) {
     const attni_tile *tile = &chunk->tile;
-    for (int64_t row = tile->row_begin; row < tile->row_end && job->t.dq != NULL; row++) {
-        prefetch_dq(job, tile, row + BACKWARD_AHEAD);
-        write_row(job->p->dtype_q, chunk->dq + row * f->acc_qk, job->t.scale, job->p->dim_qk,
-                  attni_dq_row(job, tile, row));
+    for (int64_t i = 0; i < at->rows; i++) {
+        const int64_t row = tile->row_begin + at->group + i;
+        if (job->p->dtype_q != ATTN_F32) prefetch_dq(job, tile, row + BACKWARD_AHEAD);
+        write_strips(job->p->dtype_q, at->dq, f->dim_qk, group_rows(f, at->group), i, job->t.scale,
+                     job->p->dim_qk, attni_dq_row(job, tile, row));
     }
 }
 
-static void finish_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f) {
-    const attni_tile *tile = &chunk->tile;
-    for (int64_t key = chunk->key_begin; key < chunk->key_end; key++) {
-        prefetch_dk_dv(job, chunk, key + BACKWARD_AHEAD);
+static void write_keys(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                       const backward_place *at) {
+    const attn_problem *p = job->p;
+    const int64_t block = block_keys(f, at->block);
+    for (int64_t i = 0; i < at->keys; i++) {
+        const int64_t key = chunk->key_begin + at->block + i;
+        if (p->dtype_kv != ATTN_F32) prefetch_dk_dv(job, chunk, key + BACKWARD_AHEAD);
         if (job->t.dk != NULL)
-            write_row(job->p->dtype_kv, chunk->dk + key * f->acc_qk, job->t.scale, job->p->dim_qk,
-                      attni_dk_row(job, tile, key));
+            write_strips(p->dtype_kv, at->dk, f->dim_qk, block, i, job->t.scale, p->dim_qk,
+                         attni_dk_row(job, &chunk->tile, key));
         if (job->t.dv != NULL)
-            write_row(job->p->dtype_kv, chunk->dv + key * f->acc_v, 1.0f, job->p->dim_v,
-                      attni_dv_row(job, tile, key));
+            write_strips(p->dtype_kv, at->dv, f->dim_v, block, i, 1.0f, p->dim_v,
+                         attni_dv_row(job, &chunk->tile, key));
     }
 }
 
 /* ---------------------------------------------------------------- the chunk */
 
-static void backward_chunk(const attni_job *job, const attni_chunk *chunk, void *scratch) {
-    const attn_problem *p = job->p;
-    const backward_shape f = backward_shape_of(p->dim_qk, p->dim_v);
+/*
+ * All blocks of the chunk's keys against all groups of its rows; seen: the keys that some row may see. Sums begin at 0
+ * when a block or a group is first met and are written when it was last met, while they are in the cache; those of
+ * keys that meet no other chunk have one place for all blocks.
+ */
+static void accumulate_chunk(const attni_job *job, const attni_chunk *chunk, const backward_shape *f,
+                             backward_scratch *w, key_range seen) {
     const int64_t rows = chunk->tile.row_end - chunk->tile.row_begin,
                   keys = chunk->key_end - chunk->key_begin;
-    const int64_t padded = attni_round_up(rows, FORWARD_SUB_ROWS);
+    bool loaded[FORWARD_TILE_ROWS / BACKWARD_GROUP_ROWS] = {false};
+    backward_place at;
+    at.block = 0;
+    do {
+        const int64_t place = chunk->key_begin + (chunk->first && chunk->last ? 0 : at.block);
+        const key_range all = {attni_max(at.block, seen.begin),
+                               attni_min(at.block + BACKWARD_BLOCK, seen.end)};
+        at.keys = attni_min(BACKWARD_BLOCK, keys - at.block);
+        at.dk = chunk->dk + place * f->acc_qk;
+        at.dv = chunk->dv + place * f->acc_v;
+        if (chunk->first && keys > 0) {
+            memset(at.dk, 0, (size_t)(block_keys(f, at.block) * f->dim_qk) * sizeof(float));
+            memset(at.dv, 0, (size_t)(block_keys(f, at.block) * f->dim_v) * sizeof(float));
+        }
+        if (all.begin < all.end) load_keys(job, chunk, f, w, at.block, all);
+        for (at.group = 0; at.group < rows; at.group += BACKWARD_GROUP_ROWS) {
+            bool *there = &loaded[at.group / BACKWARD_GROUP_ROWS];
+            at.rows = attni_min(BACKWARD_GROUP_ROWS, rows - at.group);
+            at.dq = chunk->dq + (chunk->tile.row_begin + at.group) * f->acc_qk;
+            if (chunk->first && at.block == 0)
+                memset(at.dq, 0, (size_t)(group_rows(f, at.group) * f->dim_qk) * sizeof(float));
+            key_range mine = all;
+            if (all.begin < all.end)
+                mine = visible_keys(&w->rows, chunk, at.group / FORWARD_SUB_ROWS,
+                                    attni_ceil_div(at.group + at.rows, FORWARD_SUB_ROWS), all);
+            if (mine.begin < mine.end) {
+                if (!*there) {
+                    load_rows(job, chunk, f, w, at.group);
+                    fill_rows(job, chunk, &w->rows, at.group,
+                              attni_round_up(at.group + at.rows, FORWARD_SUB_ROWS));
+                    *there = true;
+                }
+                accumulate(job, chunk, f, w, &at, mine);
+            }
+            if (!chunk->last || at.block + BACKWARD_BLOCK < keys) continue;
+            if (job->t.dq != NULL) write_rows(job, chunk, f, &at);
+        }
+        if (chunk->last) write_keys(job, chunk, f, &at);
+        at.block += BACKWARD_BLOCK;
+    } while (at.block < keys);
+    for (int64_t row = 0; row < rows && chunk->first; row++)
+        if (!loaded[row / BACKWARD_GROUP_ROWS]) sum_row(job, chunk, chunk->tile.row_begin + row);
+}
+
+static void backward_chunk(const attni_job *job, const attni_chunk *chunk, void *scratch) {
+    const attn_problem *p = job->p;
+    const backward_shape f = backward_shape_of(chunk->most_rows, chunk->most_keys, p->dim_qk, p->dim_v);
+    const int64_t rows = chunk->tile.row_end - chunk->tile.row_begin,
+                  keys = chunk->key_end - chunk->key_begin;
     backward_scratch w;
-    backward_carve(&w, scratch, chunk->most_rows, chunk->most_keys, p->dim_qk, p->dim_v);
-    if (chunk->first) begin_chunk(chunk, &f);
+    backward_carve(&w, scratch, &f);
     key_range seen = {0, 0};
     if (rows > 0 && keys > 0) {
-        const key_range all = {0, attni_round_up(keys, BACKWARD_STEP)};
+        const int64_t padded = attni_round_up(rows, FORWARD_SUB_ROWS);
         tile_rows_fill(job, &chunk->tile, &w.rows, padded);
-        seen = visible_keys(&w.rows, chunk, 0, padded / FORWARD_SUB_ROWS, all);
+        seen = visible_keys(&w.rows, chunk, 0, padded / FORWARD_SUB_ROWS,
+                            (key_range){0, attni_round_up(keys, BACKWARD_STEP)});
     }
-    const bool visible = seen.begin < seen.end;
-    if (rows > 0 && (visible || chunk->first)) load_rows(job, chunk, &f, &w);
-    if (rows > 0 && chunk->first) sum_rows(job, chunk);
-    if (visible) {
-        fill_rows(job, chunk, &w.rows, padded);
-        accumulate_chunk(job, chunk, &f, &w, seen, load_keys(job, chunk, seen, &f, &w));
-    }
-    if (!chunk->last) return;
-    finish_rows(job, chunk, &f);
-    finish_keys(job, chunk, &f);
+    accumulate_chunk(job, chunk, &f, &w, seen);
+    if (chunk->last) simd_stream_done();
 }

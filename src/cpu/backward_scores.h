@@ -41,36 +41,31 @@ SIMD_INLINE void prefetch_row(const void *row, int64_t dim, attn_dtype dtype) {
     for (int64_t i = 0; i < bytes; i += 64) simd_prefetch_far((const char *)row + i);
 }
 
-/* D of the chunk's rows. */
-static void sum_rows(const attni_job *job, const attni_chunk *chunk) {
+/* D of a row. */
+static void sum_row(const attni_job *job, const attni_chunk *chunk, int64_t row) {
     const attn_problem *p = job->p;
     const attni_tile *tile = &chunk->tile;
     const int64_t size = (int64_t)attni_dtype_size(p->dtype_o);
-    for (int64_t row = tile->row_begin; row < tile->row_end; row++) {
-        const char *o = attni_o_row(job, tile, row), *dout = attni_dout_row(job, tile, row);
-        if (row + BACKWARD_AHEAD < tile->row_end) {
-            prefetch_row(attni_o_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
-            prefetch_row(attni_dout_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
-        }
-        vf sum = vf_zero();
-        for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
-            const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);
-            sum = vf_fma(simd_load_part(p->dtype_o, o + d * size, n),
-                         simd_load_part(p->dtype_o, dout + d * size, n), sum);
-        }
-        float total = vf_sum(sum);
-        if (job->t.dlse != NULL)
-            total -= job->t.dlse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
-                                                 row / job->group)];
-        chunk->delta[row] = total;
+    const char *o = attni_o_row(job, tile, row), *dout = attni_dout_row(job, tile, row);
+    vf sum = vf_zero();
+    for (int64_t d = 0; d < p->dim_v; d += SIMD_LANES) {
+        const int64_t n = attni_min(SIMD_LANES, p->dim_v - d);
+        sum = vf_fma(simd_load_part(p->dtype_o, o + d * size, n),
+                     simd_load_part(p->dtype_o, dout + d * size, n), sum);
     }
+    float total = vf_sum(sum);
+    if (job->t.dlse != NULL)
+        total -= job->t.dlse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
+                                             row / job->group)];
+    chunk->delta[row] = total;
 }
 
-/* What m and l of tile_rows are here: LSE in units of the scores, and D. */
-static void fill_rows(const attni_job *job, const attni_chunk *chunk, tile_rows *r, int64_t padded) {
+/* What m and l of tile_rows are here: LSE in units of the scores, and D. Padding repeats the last row. */
+static void fill_rows(const attni_job *job, const attni_chunk *chunk, tile_rows *r, int64_t first,
+                      int64_t end) {
     const attni_tile *tile = &chunk->tile;
     const int64_t count = tile->row_end - tile->row_begin;
-    for (int64_t i = 0; i < padded; i++) {
+    for (int64_t i = first; i < end; i++) {
         const int64_t row = tile->row_begin + attni_min(i, count - 1);
         const float lse = job->t.lse[attni_lse_index(job, &tile->sequence, attni_tile_head(job, tile, row),
                                                      row / job->group)];

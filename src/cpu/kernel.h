@@ -111,10 +111,10 @@ typedef void (*attni_merge_fn)(const attni_job *job, const attni_tile *tile, att
 
 /*
  * Backward: one chunk of rows (tile) against one chunk of keys of a sequence, either of which may be empty.
- * dq, dk, dv and delta are arrays of the whole sequence: [row or key][dims rounded up to
- * ATTNI_BACKWARD_ALIGN], and D of each row. first: nothing was added to these rows and keys yet, delta is
- * unknown and the panels are empty. last: all has been, so gradients are written. Rows of the arrays exist up
- * to the chunk's size rounded up.
+ * dq, dk, dv and delta are arrays of the whole sequence. In dq, dk and dv a chunk begins at its first row or key times
+ * the dims rounded up to ATTNI_BACKWARD_ALIGN and has room for a chunk's most rows or keys; how they lie in it is the
+ * kernel's own. delta has D of each row. first: nothing was added to these rows and keys yet, delta is unknown and the
+ * panels are empty. last: all has been, so gradients are written.
  */
 typedef struct attni_chunk {
     attni_tile tile;

@@ -26,6 +26,8 @@ typedef uint32x4_t vmask;
 
 SIMD_INLINE vf vf_load(const float *p) { return vld1q_f32(p); }
 SIMD_INLINE void vf_store(float *p, vf a) { vst1q_f32(p, a); }
+SIMD_INLINE void simd_stream(float *p, vf a) { vf_store(p, a); } /* past the cache where that can be said */
+SIMD_INLINE void simd_stream_done(void) {}
 SIMD_INLINE vf vf_set1(float x) { return vdupq_n_f32(x); }
 SIMD_INLINE vf vf_zero(void) { return vdupq_n_f32(0); }
 SIMD_INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }

@@ -37,6 +37,8 @@ SIMD_INLINE vf vf_load(const float *p) {
     return r;
 }
 SIMD_INLINE void vf_store(float *p, vf a) { SIMD_EACH p[i] = a.x[i]; }
+SIMD_INLINE void simd_stream(float *p, vf a) { vf_store(p, a); } /* past the cache where that can be said */
+SIMD_INLINE void simd_stream_done(void) {}
 SIMD_INLINE vf vf_set1(float x) {
     vf r;
     SIMD_EACH r.x[i] = x;

@@ -326,6 +326,19 @@ static void hide_padding(tile_rows *r, int64_t count, int64_t padded) {
     r->full_end[padded / 32 - 1] = 0;
 }
 
+/* D of the rows. */
+static void sum_rows(const attni_job *job, const attni_chunk *chunk) {
+    const attn_problem *p = job->p;
+    const attni_tile *tile = &chunk->tile;
+    for (int64_t row = tile->row_begin; row < tile->row_end; row++) {
+        if (row + BACKWARD_AHEAD < tile->row_end) {
+            prefetch_row(attni_o_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
+            prefetch_row(attni_dout_row(job, tile, row + BACKWARD_AHEAD), p->dim_v, p->dtype_o);
+        }
+        sum_row(job, chunk, row);
+    }
+}
+
 void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *scratch) {
     const int64_t rows = chunk->tile.row_end - chunk->tile.row_begin, subs = attni_ceil_div(rows, 32),
                   keys = chunk->key_end - chunk->key_begin;
@@ -347,7 +360,7 @@ void attni_backward_amx(const attni_job *job, const attni_chunk *chunk, void *sc
             amx_walk walk = {.job = job, .chunk = chunk, .w = &w, .loaded = seen, .subs = subs};
             walk.block =
                 (key_range){seen.begin, attni_min(attni_round_up(seen.begin + 1, BACKWARD_BLOCK), seen.end)};
-            fill_rows(job, chunk, &w.rows, 32 * subs);
+            fill_rows(job, chunk, &w.rows, 0, 32 * subs);
             const uint32_t environment = _mm_getcsr();
             _mm_setcsr(environment |
                        FLUSH_DENORMALS); /* a vscalefps with a denormal result takes 200 cycles */

@@ -1,7 +1,8 @@
 /*
  * backward_avx512: f32 products on AVX-512, for every dtype; see backward_body.h. Register tiles 8 x 3 (24
  * accumulators, 3 vectors, 1 broadcast) with rows in the lanes and 6 x 4 (24, 4, 1) with dims in them: 28 and 29 of
- * 32 registers. P^T and dS^T of a block and group take 147 KB; a chunk's panels stream from L2 and L3.
+ * 32 registers. B of a strip is 24 KB of L1: 96 rows, or BACKWARD_DEPTH keys, of 64 dims; at dim 128 that of S^T too. P^T
+ * and dS^T of a block and group take 147 KB of L2, K, V, dK and dV of a block 0.5 MB at dim 128; rows stream from L3.
  *
  * Tried (Emerald Rapids, one thread, 2,048 keys, dims 64 and 128, alternating runs in one process, time over this
  * one's): chunks of 480 with blocks of 96 1.00 to 1.05, causal 1.08 to 1.11; chunks of 288 1.0 to 1.07; dims' tile
@@ -19,6 +20,7 @@
 #define BACKWARD_NV 4
 #define BACKWARD_STEP 24
 #define BACKWARD_BLOCK 192
+#define BACKWARD_DEPTH 96
 #define BACKWARD_KEYS 2112
 #define BACKWARD_GROUP 2
 

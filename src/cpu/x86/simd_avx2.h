@@ -23,6 +23,8 @@ typedef __m256 vmask;
 
 SIMD_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 SIMD_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+SIMD_INLINE void simd_stream(float *p, vf a) { _mm256_stream_ps(p, a); } /* past the cache; p aligned */
+SIMD_INLINE void simd_stream_done(void) { _mm_sfence(); } /* before other threads are told */
 SIMD_INLINE vf vf_set1(float x) { return _mm256_set1_ps(x); }
 SIMD_INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
 SIMD_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }

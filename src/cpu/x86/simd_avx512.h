@@ -25,6 +25,8 @@ typedef __mmask16 vmask;
 
 SIMD_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 SIMD_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+SIMD_INLINE void simd_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* past the cache; p aligned */
+SIMD_INLINE void simd_stream_done(void) { _mm_sfence(); } /* before other threads are told */
 SIMD_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }
 SIMD_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
 SIMD_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
