@@ -217,7 +217,8 @@ typedef void (*attn_log_fn)(void *user, const char *line); /* one line, no newli
 
 typedef struct attn_context_options {
     size_t struct_size;
-    int32_t threads; /* how many tasks a run is cut into; 0: one for each processor this process may use */
+    int32_t threads; /* how many tasks a run is cut into; 0: OpenMP's number (OMP_NUM_THREADS), or with
+                        parallel_for the processors that this process may use */
     int32_t reserved;
     attn_parallel_for_fn parallel_for; /* null: OpenMP's threads, or a plain loop where it is not built in */
     void *pool;
@@ -308,7 +309,7 @@ ATTN_API const char *attn_plan_backward_kernel(const attn_plan *plan);
 /*
  * Pointers of one run and what may change from run to run. Tensors are on the plan's device,
  * element aligned; nothing is kept after the run. Those that the problem does not announce are not
- * read.
+ * read. Outputs overlap neither inputs nor one another.
  */
 typedef struct attn_tensors {
     size_t struct_size;
@@ -337,7 +338,7 @@ typedef struct attn_tensors {
 
     uint64_t dropout_seed, dropout_offset;
     float scale; /* any finite number; ATTN_SCALE_DEFAULT: 1/sqrt(dim_qk) */
-    int32_t reserved;
+    int32_t reserved; /* 0 */
 
     /* attn_backward alone reads and writes these; attn_backward says which may be null */
     const void *dout; /* gradient of o, of its shape and dtype, strides problem.dout */
@@ -387,9 +388,10 @@ typedef struct attn_execution {
  * Computes O, and LSE where its pointer is given. A row that sees no key gets o = 0 and lse = -inf
  * (its sink's logit where there are sinks). Output rows beyond a sequence's length are not written,
  * and keys beyond it are never read. On a CUDA plan the work is queued and the call returns.
- * Checks only that required pointers are there, element aligned, and the workspace's size.
+ * Checks only that required pointers are there, element aligned, the scale, and the workspace's size.
  * Allocates nothing when a workspace is given, or when no other run of the context is in flight.
- * ATTN_INVALID_ARGUMENT, ATTN_WORKSPACE_TOO_SMALL, ATTN_OUT_OF_MEMORY, ATTN_DEVICE_ERROR.
+ * ATTN_INVALID_ARGUMENT, ATTN_WORKSPACE_TOO_SMALL, ATTN_OUT_OF_MEMORY, ATTN_DEVICE_ERROR, ATTN_UNSUPPORTED
+ * (a plan for measuring, STANDARD or FLASH1, and a run with rows that see no key).
  */
 ATTN_API attn_status attn_forward(const attn_plan *plan, const attn_tensors *tensors,
                                   const attn_execution *execution);
@@ -416,7 +418,8 @@ ATTN_API attn_status attn_backward(const attn_plan *plan, const attn_tensors *te
                                    const attn_execution *execution);
 
 /*
- * One call for the CPU: makes a plan or finds it among the last ones used, and runs it. Thread safe.
+ * One call for the CPU: makes a plan or finds it among the last 16 used, and runs it. Thread safe. These
+ * plans and the workspaces of their runs stay until the process ends.
  * Statuses of attn_context_create, attn_plan_create and attn_forward.
  */
 ATTN_API attn_status attn_attention(const attn_problem *problem, const attn_tensors *tensors);
@@ -452,18 +455,20 @@ ATTN_API attn_status attn_accum_begin(const attn_plan *plan, void *accum, size_t
  * first key's position. query_start defaults to the whole problem's seqlen_k - seqlen_q. bias and
  * mask, if any, begin at the piece's first key. o, lse and sinks are not read. May be called again
  * and again, one call at a time for an accumulator.
- * Statuses of attn_forward; ATTN_INVALID_ARGUMENT too if accum is not one of this plan's shape.
+ * Statuses of attn_forward; ATTN_INVALID_ARGUMENT too if accum is not one of this plan's shape (looked at
+ * on the CPU), and ATTN_UNSUPPORTED where a CUDA plan's kernel has no accumulators: 8 bits, measuring,
+ * dim_v above 256 where forward_sm80 would have to take it.
  */
 ATTN_API attn_status attn_accum_add(const attn_plan *plan, const attn_tensors *tensors, void *accum,
                                     const attn_execution *execution);
 
 /* Merges another accumulator of the same plan's shape, over other keys, into accum.
- * ATTN_INVALID_ARGUMENT, ATTN_DEVICE_ERROR. */
+ * ATTN_INVALID_ARGUMENT, ATTN_UNSUPPORTED as in attn_accum_add, ATTN_DEVICE_ERROR. */
 ATTN_API attn_status attn_accum_merge(const attn_plan *plan, void *accum, const void *other,
                                       const attn_execution *execution);
 
-/* Writes O and LSE (where lse is given) from an accumulator, which stays as it is; sinks join here.
- * ATTN_INVALID_ARGUMENT, ATTN_DEVICE_ERROR. */
+/* Writes O and LSE (where lse is given) from an accumulator, which stays as it is; sinks join here. Needs no
+ * workspace. ATTN_INVALID_ARGUMENT, ATTN_UNSUPPORTED as in attn_accum_add, ATTN_DEVICE_ERROR. */
 ATTN_API attn_status attn_accum_finish(const attn_plan *plan, const attn_tensors *tensors, const void *accum,
                                        const attn_execution *execution);
 

@@ -52,7 +52,7 @@ typedef struct attni_run {
     attni_run_kind kind;
     attn_tensors tensors;
     attni_accum accum; /* ADD, FINISH */
-    void *workspace;   /* plan->workspace_size bytes, or null where that is 0 */
+    void *workspace;   /* plan->workspace_size bytes, or null where that is 0, and in FINISH */
     struct attni_block *block; /* of the pool, that it lies in; null: the caller's */
     void *stream;
 } attni_run;

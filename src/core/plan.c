@@ -160,6 +160,12 @@ static attn_status resolve_run(const attn_plan *plan, const attn_tensors *tensor
     attn_tensors *t = &run->tensors;
     ATTNI_TRY(attni_struct_copy(t, tensors, sizeof *t, "tensors"));
     ATTNI_TRY(check_tensors(plan, run->kind, t));
+    if (t->scale != ATTN_SCALE_DEFAULT && !isfinite(t->scale))
+        return attni_fail(ATTN_INVALID_ARGUMENT,
+                          "tensors.scale is %g; allowed is a finite number or ATTN_SCALE_DEFAULT",
+                          (double)t->scale);
+    if (t->reserved != 0)
+        return attni_fail(ATTN_INVALID_ARGUMENT, "tensors.reserved is %d; it must be 0", t->reserved);
     t->seqlen_q = resolve_length(t->seqlen_q, p->seqlen_q);
     t->seqlen_k = resolve_length(t->seqlen_k, p->seqlen_k);
     t->key_start = t->key_start == ATTN_POSITION_DEFAULT ? 0 : clamp_position(t->key_start);
@@ -178,18 +184,20 @@ static attn_status execute(const attn_plan *plan, attni_run *run, const attn_exe
     execution.stream = context->options.stream;
     if (given != NULL) ATTNI_TRY(attni_struct_copy(&execution, given, sizeof execution, "execution"));
     run->stream = execution.stream;
-    if (execution.workspace != NULL && execution.workspace_bytes < plan->workspace_size)
+    const size_t needed =
+        run->kind == ATTNI_RUN_FINISH ? 0 : plan->workspace_size; /* it reads the accumulator */
+    if (execution.workspace != NULL && execution.workspace_bytes < needed)
         return attni_fail(ATTN_WORKSPACE_TOO_SMALL, "execution.workspace_bytes is %zu; this plan needs %zu",
-                          execution.workspace_bytes, plan->workspace_size);
+                          execution.workspace_bytes, needed);
     if (execution.workspace != NULL && (uintptr_t)execution.workspace % 64 != 0)
         return attni_fail(ATTN_INVALID_ARGUMENT, "execution.workspace is %p; it must be 64-byte aligned",
                           execution.workspace);
     run->workspace = execution.workspace;
     /* a backward owes zeros to keys even without queries */
     if (plan->rows == 0 && run->kind != ATTNI_RUN_BACKWARD) return ATTN_OK;
-    if (run->workspace != NULL || plan->workspace_size == 0) return context->backend->run(plan, run);
+    if (run->workspace != NULL || needed == 0) return context->backend->run(plan, run);
     attni_block *block;
-    ATTNI_TRY(attni_pool_take(context, plan->workspace_size, run->stream, &block));
+    ATTNI_TRY(attni_pool_take(context, needed, run->stream, &block));
     run->workspace = block->memory;
     run->block = block;
     const attn_status status = context->backend->run(plan, run);

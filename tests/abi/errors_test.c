@@ -268,6 +268,9 @@ static void test_run(void) {
     EXPECT_RUN(total_q, -1);
     EXPECT_RUN(total_q, ATTN_LENGTH_DEFAULT);
     EXPECT_RUN(struct_size, 12);
+    EXPECT_RUN(scale, NAN);
+    EXPECT_RUN(scale, -INFINITY);
+    EXPECT_RUN(reserved, 1);
     expect("attn_forward", attn_forward(NULL, &t, NULL), ATTN_INVALID_ARGUMENT, "plan");
     expect("attn_forward", attn_forward(plan, NULL, NULL), ATTN_INVALID_ARGUMENT, "tensors");
 
@@ -382,6 +385,9 @@ static void test_accum(void) {
     expect("attn_accum_merge", attn_accum_merge(NULL, accum, accum, NULL), ATTN_INVALID_ARGUMENT, "plan");
     expect("attn_accum_finish", attn_accum_finish(plan, NULL, accum, NULL), ATTN_INVALID_ARGUMENT, "tensors");
     expect("attn_accum_finish", attn_accum_finish(plan, &t, alien, NULL), ATTN_INVALID_ARGUMENT, "accum");
+    attn_execution e = ATTN_EXECUTION_INIT; /* finish works in none */
+    e.workspace = alien;
+    CHECK(attn_accum_finish(plan, &t, accum, &e) == ATTN_OK, "%s", attn_last_error());
     t.o = NULL;
     expect("attn_accum_finish", attn_accum_finish(plan, &t, accum, NULL), ATTN_INVALID_ARGUMENT, "o");
     free(accum);
