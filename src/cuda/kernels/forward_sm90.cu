@@ -531,8 +531,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         prefetch_tensor_map(&p.q);
         prefetch_tensor_map(&p.k);
         prefetch_tensor_map(&p.v);
-    } else if (SPLIT && threadIdx.x == 128 * WGS + 64) {
-        launch_next();
     }
 #if LINED
     write_places(memory);

@@ -158,6 +158,9 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
         const tile_record *r = &memory->tile[count % RECORDS];
         mbarrier_sleep(AT(tile_full) + 8 * (count % RECORDS), count / RECORDS & 1);
         if (r->view[0].x < 0) {
+            if (SPLIT) { /* gather_sm90; sooner its blocks would be in the way of this one's copies */
+                launch_next();
+            }
             load_due_values(p, shared, &at);
             for (u32 i = 0; i < (APART ? WGS : 1); i++) {
                 const u32 turn = APART ? count * WGS + i : count;
