@@ -156,6 +156,19 @@ def test_check_backward():
     assert "backward_portable" in succeeds("check", "--kernel", "backward_portable", "--problems", "2")
 
 
+def test_check_of_nothing():
+    """A tier that is not here is no success."""
+    kernels = [words for words in map(str.split, succeeds("info", "--kernels").splitlines()) if words[1:2] == ["cpu"]]
+    tiers = {words[2] for words in kernels}
+    here = {words[2] for words in kernels if words[-1] == "yes"}
+    assert "portable" in here
+    for tier in tiers - here:
+        refuses(1, "check", "--isa", tier, "--problems", "2", says=["nothing was checked"])
+    refuses(2, "check", "--kernel", "forward_sse9", says=["forward_sse9", "attn info --kernels"])
+    if "avx512_bf16" in tiers:
+        refuses(2, "check", "--op", "backward", "--isa", "avx512_bf16", says=["avx512_bf16", "backward"])
+
+
 def test_bench_decode():
     (row,) = bench("--op", "decode", "--dtype", "f32", "--dtype-kv", "bf16", "--shape", "1,4,2,1,8192,64", "--threads", "1")
     assert row["op"] == "decode" and row["dtype_kv"] == "bf16" and row["caches"] >= 2 and row["peak_kind"] == "read"

@@ -41,6 +41,7 @@ typedef struct checker {
     int32_t count;
     int64_t passed, failed;
     int skipped; /* kernels */
+    const char *reason; /* why the first of them was */
 } checker;
 
 static int is_backward(const char *op) { return strcmp(op, "backward") == 0; }
@@ -255,6 +256,7 @@ static void print_table(checker *c) {
         if (!is_wanted(c, &c->rows[i]) || !reason) continue;
         printf("%-26s skipped: %s\n", c->rows[i].info.name, reason);
         ++c->skipped;
+        if (!c->reason) c->reason = reason;
     }
 }
 
@@ -271,9 +273,12 @@ static int list_kernels(checker *c) {
         if (c->kernel && is_backward(info.op) && strcmp(info.name, c->kernel) == 0) c->op = CHECK_BACKWARD;
         wanted += is_wanted(c, &c->rows[i]);
     }
+    if (!wanted && c->kernel)
+        return tool_usage_error(
+            "check", "no kernel of these options is called '%s'; attn info --kernels lists them", c->kernel);
     if (!wanted)
-        return tool_usage_error("check", "no kernel is called '%s'; attn info lists them",
-                                c->kernel ? c->kernel : "");
+        return tool_usage_error("check", "--isa %s has no kernel for --op %s; attn info --kernels lists them",
+                                work_isa_names[c->isa], op_names[c->op]);
     return TOOL_OK;
 }
 
@@ -348,5 +353,7 @@ int attn_tool_check(int argc, char **argv) {
     printf("%lld passed, %lld failed", (long long)c.passed, (long long)c.failed);
     if (c.device == DEVICES_CUDA && c.skipped) printf(", %d skipped", c.skipped);
     putchar('\n');
+    if (c.passed == 0 && c.failed == 0)
+        return tool_failure("check", "nothing was checked: %s", c.reason ? c.reason : "no kernel is for it");
     return c.failed ? TOOL_FAILED : TOOL_OK;
 }
