@@ -25,6 +25,9 @@ set(attn_private_libs "-lm ${CMAKE_THREAD_LIBS_INIT}")
 if(OpenMP_C_FOUND)
     string(APPEND attn_private_libs " ${OpenMP_C_FLAGS}")
 endif()
+if(ATTN_CUDA AND CMAKE_DL_LIBS) # dlopen, where it is not in the C library itself
+    string(APPEND attn_private_libs " -l${CMAKE_DL_LIBS}")
+endif()
 file(RELATIVE_PATH attn_pc_to_prefix
     ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/attn.pc.in attn.pc @ONLY)
