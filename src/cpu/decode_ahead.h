@@ -30,17 +30,24 @@ typedef struct decode_panel {
         *after; /* after: of the keys that follow the last block, those of another piece; or null */
     int64_t key_stride, head_stride, bytes; /* bytes of one row */
     int64_t far_head, far_stride;           /* in the order of prefetching: head to head, a stream's rows */
+    bool stretch;                           /* the heads of a key lie side by side */
 } decode_panel;
 
 static decode_panel panel_of(const char *base, int64_t key_stride, int64_t head_stride, int64_t heads,
                              int64_t bytes) {
-    decode_panel p = {base, NULL, key_stride, head_stride, bytes, head_stride, key_stride};
-    /* where the heads of a key lie side by side a stream's rows are one stretch, to be gone through in order */
-    if (heads * head_stride == key_stride) {
+    decode_panel p = {base,  NULL,        key_stride, head_stride,
+                      bytes, head_stride, key_stride, heads * head_stride == key_stride};
+    /* a stream's rows are one stretch then, to be gone through in order */
+    if (p.stretch) {
         p.far_head = head_stride * DECODE_RUN;
         p.far_stride = head_stride;
     }
     return p;
+}
+
+/* What is prefetched while a head is read: the next piece of the stretch, or the head that is read then. */
+SIMD_INLINE int64_t far_turn(const decode_panel *panel, int64_t head, int64_t heads, bool down) {
+    return panel->stretch && !down ? head : heads - 1 - head;
 }
 
 static inline int64_t lane_key(int64_t lane) { return lane % 4 * DECODE_RUN + lane / 4; }
@@ -81,14 +88,15 @@ static void copy_block(const decode_panel *panel, int64_t rows, char *last, deco
     b->step = DECODE_RUN * panel->bytes;
 }
 
-/* The rows of a head, and of the one that comes next. */
-SIMD_INLINE decode_block block_of(const decode_panel *panel, int64_t head, int64_t key, int64_t keys,
-                                  const decode_panel *next, int64_t next_head, int64_t next_key, char *last) {
+/* The rows of a head, and of the one that comes next; turn: which of the next block are prefetched. */
+SIMD_INLINE decode_block block_of(const decode_panel *panel, int64_t head, int64_t turn, int64_t key,
+                                  int64_t keys, const decode_panel *next, int64_t next_head, int64_t next_key,
+                                  char *last) {
     const int64_t ahead = key + DECODE_KEYS;
     decode_block b = {
         .rows = panel->base + head * panel->head_stride + key * panel->key_stride,
         .near = next->base + next_head * next->head_stride + next_key * next->key_stride,
-        .far = panel->base + head * panel->far_head + ahead * panel->key_stride,
+        .far = panel->base + turn * panel->far_head + ahead * panel->key_stride,
         .stride = panel->key_stride,
         .near_stride = next->key_stride,
         .far_stride = panel->far_stride,
@@ -96,7 +104,7 @@ SIMD_INLINE decode_block block_of(const decode_panel *panel, int64_t head, int64
         .near_step = DECODE_RUN * next->key_stride,
     };
     if (next_key >= keys) b.near = next->after != NULL ? next->after + next_head * next->head_stride : b.rows;
-    if (ahead >= keys) b.far = panel->after != NULL ? panel->after + head * panel->far_head : b.rows;
+    if (ahead >= keys) b.far = panel->after != NULL ? panel->after + turn * panel->far_head : b.rows;
     if (ahead > keys) copy_block(panel, keys - key, last, &b);
     return b;
 }

@@ -34,8 +34,12 @@
  * next two or four blocks before the next head, so that its queries and sums stay in L1 (2 and 5% slower with
  * nothing computed, as what is prefetched waits longer); 4 or 2 of the 8 heads at once (12 and 18% slower); q
  * and p as operands from memory instead of registers (up to 5% slower); all dims unrolled (equal); q k by
- * vdpbf16ps, which takes two cycles (3% slower). Queries and sums that stay in L1 would give 5%, no softmax
- * 4%.
+ * vdpbf16ps, which takes two cycles and both ports (3% slower); the next block's queries and sums to L1, a line
+ * between products (equal); sums folded by a blend and a shuffle instead of two shuffles (equal); K alone for 64
+ * keys, then V (in a loop that only reads, equal); the rows of a piece's result prefetched under its last block,
+ * and the code for them (equal); the stretch of the next block by halves, the second first (4% slower). Queries
+ * and sums that stay in L1 would give 2% more (3% before every other block went through its heads from last to
+ * first, which gives 1%), no softmax 2%; four no-operations, a shuffle or another load a line take nothing.
  * What can be had: the loop that only reads, with 8, 12 and 16 multiply-adds a line that depend on nothing
  * read, is 3, 6 and 8% slower beside an idle hardware thread and 8, 14 and 17% beside a busy one, though
  * alone they take less than half of its time. Decode has 10 a line with its conversions, and 3 more for
@@ -274,6 +278,9 @@ static SIMD_CALLED void look_ahead(const attni_job *job, decode_scratch *w) {
     w->v.after = attni_v_row(job, &w->next.tile, w->seen_next.begin);
 }
 
+/* Where the i-th head of a block stands: there and back, so that some queries and sums are still in L1. */
+SIMD_INLINE int64_t turn_of(const decode_scratch *w, int64_t i) { return w->down ? w->count - 1 - i : i; }
+
 SIMD_INLINE void decode_piece(const int rows, const attn_dtype dtype, const attni_job *job,
                               const attni_tile *tile, decode_scratch *w, int64_t key_begin, int64_t keys) {
     const attn_problem *p = job->p;
@@ -284,29 +291,31 @@ SIMD_INLINE void decode_piece(const int rows, const attn_dtype dtype, const attn
      */
     const decode_head *before = NULL;
     bool begun = false;
-    int64_t before_key = 0, key = 0, i = 0;
+    int64_t before_key = 0, before_turn = 0, key = 0, i = 0;
     float *s = w->s, *before_s = w->s + ATTNI_DECODE_ROWS * DECODE_KEYS;
     attni_tile one = *tile;
     const bool plain = (job->options & (ATTNI_SCORE_OPTIONS | ATTNI_DROPOUT)) == 0;
     for (;;) {
         const int64_t count = attni_min(DECODE_KEYS, keys - key);
-        decode_head *h = &w->heads[i];
+        decode_head *h = &w->heads[turn_of(w, i)];
         if (i == 0 && count > 0 && key + DECODE_KEYS >= keys) {
             look_ahead(job, w);
             k.after = w->k.after;
             v.after = w->v.after;
         }
         if (before == NULL) before = h;
+        /* the last head of a block is the first of the next one */
         const bool last = i + 1 == w->count;
+        const int64_t turn = far_turn(&k, h->head, tile->heads, w->down);
         if (count > 0) {
             const decode_block block =
-                block_of(&k, h->head, key, keys, &v, before->head, before_key, w->last);
+                block_of(&k, h->head, turn, key, keys, &v, before->head, before_key, w->last);
             decode_all_scores(rows, dtype, s, h, &block, p->dim_qk);
         }
         if (begun) {
-            const decode_block block =
-                block_of(&v, before->head, before_key, keys, &k, w->heads[last ? 0 : i + 1].head,
-                         last ? key + DECODE_KEYS : key, w->last);
+            const decode_block block = block_of(&v, before->head, before_turn, before_key, keys, &k,
+                                                last ? h->head : w->heads[turn_of(w, i + 1)].head,
+                                                last ? key + DECODE_KEYS : key, w->last);
             decode_all_values(rows, dtype, w, before_s, before, &block, p->dim_v);
         }
         begun = true;
@@ -321,11 +330,13 @@ SIMD_INLINE void decode_piece(const int rows, const attn_dtype dtype, const attn
         }
         before = h;
         before_key = key;
+        before_turn = far_turn(&v, h->head, tile->heads, w->down);
         float *swap = s;
         s = before_s;
         before_s = swap;
         if (++i == w->count) {
             i = 0;
+            w->down = !w->down;
             key += DECODE_KEYS;
         }
     }

@@ -44,16 +44,19 @@ SIMD_INLINE void simd_out_of_order(attn_dtype dtype, vf x[2]) {
 #define DECODE_STEP (2 * SIMD_LANES) /* dims that are loaded at once */
 #define SIMD_SUMS 16                 /* vectors of sums in flight: of a few keys and all rows */
 
-/* The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. */
+/*
+ * The state of up to ATTNI_DECODE_ROWS rows of one head; heads with more rows have several. It has mostly left
+ * L1 when the head's next block comes, so what a block touches takes as few lines as it can.
+ */
 typedef struct decode_head {
-    int64_t head;            /* of the task's */
-    int64_t row_begin, rows; /* of the tile's */
+    _Alignas(64) int64_t head; /* of the task's */
+    int64_t row_begin, rows;   /* of the tile's */
     float *q; /* [DECODE_STEP dims][row][DECODE_STEP], in the order of simd_load_two */
     float *o; /* [row][dim], dims to a multiple of DECODE_STEP, in that order too */
-    float m[ATTNI_DECODE_ROWS];              /* in units of the scores */
-    float reference[ATTNI_DECODE_ROWS];      /* m, or 0 before a key was seen */
-    float limit[ATTNI_DECODE_ROWS];          /* scores beyond it move m */
-    float l[ATTNI_DECODE_ROWS * SIMD_LANES]; /* a row's sum, in parts */
+    _Alignas(64) float reference[ATTNI_DECODE_ROWS]; /* m, or 0 before a key was seen */
+    float limit[ATTNI_DECODE_ROWS];                  /* scores beyond it move m */
+    float l[ATTNI_DECODE_ROWS * SIMD_LANES];         /* a row's sum, in parts */
+    float m[ATTNI_DECODE_ROWS];                      /* in units of the scores */
 } decode_head;
 
 /* The keys of a piece that its rows see. */
@@ -66,6 +69,7 @@ typedef struct decode_range {
 typedef struct decode_scratch {
     decode_head *heads;
     int64_t count;
+    bool down;  /* this block's heads come last to first */
     float *s;   /* two of [row][key] */
     char *last; /* the rows of a block that is not whole */
     int64_t slots, ld_o;
@@ -93,8 +97,7 @@ static int64_t decode_last_floats(int64_t dim_qk, int64_t dim_v) {
 /* groups: of up to ATTNI_DECODE_ROWS rows a head. */
 static size_t decode_scratch_bytes(int64_t heads, int64_t groups, int64_t dim_qk, int64_t dim_v) {
     const int64_t count = heads * groups;
-    const size_t structs = (size_t)attni_round_up(count * (int64_t)sizeof(decode_head), 64);
-    return structs +
+    return (size_t)count * sizeof(decode_head) +
            (size_t)(2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v) +
                     count * attni_round_up(decode_head_floats(ATTNI_DECODE_ROWS, dim_qk, dim_v), 16)) *
                sizeof(float);
@@ -108,7 +111,7 @@ static void decode_carve(decode_scratch *w, char *base, int64_t heads, int64_t r
     w->ld_o = attni_round_up(dim_v, DECODE_STEP);
     w->count = heads * groups;
     w->heads = (decode_head *)(void *)base;
-    w->s = (float *)(void *)(base + attni_round_up(w->count * (int64_t)sizeof(decode_head), 64));
+    w->s = (float *)(void *)(base + w->count * (int64_t)sizeof(decode_head));
     w->last = (char *)(w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS);
     float *floats = w->s + 2 * ATTNI_DECODE_ROWS * DECODE_KEYS + decode_last_floats(dim_qk, dim_v);
     for (int64_t i = 0; i < w->count; i++) {

@@ -111,6 +111,7 @@ static void decode_task(const attni_job *job, const attni_decode_pieces *pieces,
     decode_scratch w;
     w.units = score_units_of(job);
     w.pieces = pieces;
+    w.down = false;
     bool near = false; /* the first block has been prefetched */
     int64_t bound = -1;
     w.more = pieces->next(pieces->args, &w.next);
@@ -135,7 +136,7 @@ static void decode_task(const attni_job *job, const attni_decode_pieces *pieces,
                 decode_bf16(job, &now.tile, &w, w.seen.begin, keys);
         }
         if (!w.asked) look_ahead(job, &w);
-        near = w.k.after != NULL;
+        near = keys > 0 && w.k.after != NULL;
         const attni_decode_place place = pieces->place(pieces->args, &now);
         for (int64_t i = 0; i < w.count; i++) finish_head(job, &w, &w.heads[i], &place);
         pieces->done(pieces->args, &now);
