@@ -11,6 +11,7 @@
 
 #include "cpu/forward_scores.h"
 #include "cpu/parallel.h"
+#include "cpu/x86/tiles_amx.h"
 
 #define STEP_KEYS 32                     /* that a step of P V sums over */
 #define TILE_BYTES 1024
@@ -176,6 +177,7 @@ static void take_block(const attni_job *job, const attni_tile *tile, const amx_s
                                                     memory_order_relaxed))
             break;
     }
+    TILE_TAKEN();
     char *panels = slot_panels(w, block);
     load_keys(job, tile, w, key, count, panels);
     for (int64_t j = 0; j < count; j += STEP_KEYS)

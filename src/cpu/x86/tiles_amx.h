@@ -67,6 +67,10 @@ __attribute__((no_sanitize("address", "undefined"))) static inline void tile_dot
 #define TILE_DOT(c, a, b) tile_dot_in_c(c, a, b)
 #define TILE_PAUSE() ((void)0)
 
+/* A test may define it, to keep a task that converts a block busy while others want the block. */
+__attribute__((weak)) void attni_tiles_taken(void);
+#define TILE_TAKEN() (attni_tiles_taken ? attni_tiles_taken() : (void)0)
+
 #else
 
 /* LDTILECFG's 64 bytes: palette 1, and the sizes of each tile. */
@@ -103,6 +107,8 @@ static inline void tile_begin(void) {
  * either way.
  */
 #define TILE_PAUSE() __asm__ volatile(".rept 12\n\tnop\n\t.endr")
+
+#define TILE_TAKEN() ((void)0)
 
 #endif
 
