@@ -1,12 +1,13 @@
 /*
- * attn bench: times shapes, each beside what the machine can do at best in the same minute.
+ * attn bench: times shapes, by turns with what the machine can do at best.
  *
- *   peak samples | warm-up | run, run, run, ... | peak samples
+ *   warm-up | ceiling | run, run, run, ... | ceiling | run, run, ... | ceiling ...
+ *              10 ms       one slice, 20 ms
  *
- * Absolute figures move with the neighbours of a machine; the fraction of the peak moves far less. Runs
- * of more than LONG_RUN seconds have a peak sample between them too.
+ * Absolute figures move with the neighbours of a machine, within milliseconds; so the fraction of the peak is
+ * the median over slices of the rate of their median run over the mean of the ceilings before and after it.
  *
- * On a CUDA device there is no peak sample, and events on the device keep the time: a sample is the mean of runs
+ * On a CUDA device there is no ceiling, and events on the device keep the time: a sample is the mean of runs
  * that together take CUDA_SAMPLE seconds, so that the gaps between launches hide behind the runs.
  */
 #include "bench_data.h"
@@ -23,10 +24,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LONG_RUN 0.1
+#define SLICE 0.02         /* seconds of runs, one at least, between two ceilings */
+#define READ_CEILING 0.01  /* seconds of reading, each loop */
 #define CUDA_SAMPLE 1e-3
 #define CUDA_WARMUP 0.05 /* for the clocks too */
-enum { SAMPLE_LIMIT = 20000, THREAD_LIMIT = 16, PEAK_SAMPLES = 3 };
+enum { SAMPLE_LIMIT = 20000, THREAD_LIMIT = 16 };
 
 typedef enum bench_op { OP_FORWARD, OP_DECODE, OP_BACKWARD } bench_op;
 
@@ -113,10 +115,10 @@ static int parse(int argc, char **argv, settings *s) {
         "bench",
         "[OPTION]... [FILE]...",
         "Times shapes on random normal data: median and fastest, GFLOP/s, and the fraction of the\n"
-        "machine's peak measured in the same run: multiply-adds on registers with the same number of\n"
-        "threads for forward and backward (counted as five products), reading memory for decode. Decode\n"
-        "takes turns among caches of K and V that together exceed the last-level cache; its GB/s count K\n"
-        "and V once.\n"
+        "machine's peak measured by turns with it, the median of the turns' ratios: multiply-adds on\n"
+        "registers with the same number of threads for forward and backward (counted as five products),\n"
+        "reading memory for decode. Decode takes turns among caches of K and V that together exceed the\n"
+        "last-level cache; its GB/s count K and V once.\n"
         "In the table, extra is the memory beyond inputs and outputs at its peak, and scores what the\n"
         "float32 score matrix would take. A CUDA device is timed by its own events, without a peak.",
         rows,
@@ -165,7 +167,9 @@ typedef struct measurement {
     attn_context *context;
     attn_plan *plan;
     bench_peak peak;
-    samples times, flops_peaks, read_peaks[BENCH_READ_LOOPS];
+    samples times, rates; /* of each run; of each slice's median run, GFLOP/s or of decode GB/s */
+    samples flops_peaks, read_peaks[BENCH_READ_LOOPS];
+    size_t read_at; /* where in the caches the next ceiling reads */
 } measurement;
 
 static attn_problem problem_of(const settings *s, const bench_shape *shape) {
@@ -218,16 +222,44 @@ static int make_plan(measurement *m) {
 
 static int is_on_cuda(const measurement *m) { return m->settings->device == (int)ATTN_DEVICE_CUDA; }
 
-static void sample_peaks(measurement *m, int count) {
-    if (is_on_cuda(m)) return;
-    machine_sleep(0.01); /* the threads of the last run may still spin */
-    for (int i = 0; i < count; i++) {
+/* Floating-point operations of a run. */
+static double flops_of(const measurement *m) {
+    const bench_shape *shape = m->shape;
+    const attn_problem problem = problem_of(m->settings, shape);
+    const double heads = (double)shape->batch * (double)shape->heads_q;
+    const double visible = heads * work_visible(&problem, shape->seqlen_q, shape->seqlen_k,
+                                                ATTN_POSITION_DEFAULT, ATTN_POSITION_DEFAULT);
+    /* a backward has five products to the forward's two */
+    return (is_backward(m) ? 5.0 : 2.0) * visible * (double)(shape->dim_qk + shape->dim_v);
+}
+
+/* The next part of the caches, none of which is in the last-level cache when its turn comes again. */
+static double read_ceiling(measurement *m, int loop) {
+    const size_t all = m->data->caches * m->data->cache_bytes;
+    const samples *s = &m->read_peaks[loop];
+    const double wanted = s->count > 0 ? s->values[s->count - 1] * 1e9 * READ_CEILING : (double)all / 8;
+    const size_t bytes = wanted<(double)all / 16 ? all / 16 : wanted>(double) all ? all : (size_t)wanted;
+    if (m->read_at + bytes > all) m->read_at = 0;
+    const char *from = (const char *)m->data->arena + m->read_at / 64 * 64;
+    m->read_at += bytes;
+    return bench_peak_read(from, bytes, m->threads, loop);
+}
+
+static void sample_ceiling(measurement *m) {
+    if (m->threads > 1) machine_sleep(0.01); /* the threads of the last run may still spin */
+    for (int loop = 0; m->shape->decode && loop < bench_peak_read_loops(); loop++)
+        add_sample(&m->read_peaks[loop], read_ceiling(m, loop));
+    if (!m->shape->decode || m->flops_peaks.count == 0)
         add_sample(&m->flops_peaks, bench_peak_gflops(m->peak, m->threads));
-        for (int loop = 0; m->shape->decode && loop < bench_peak_read_loops(); loop++)
-            add_sample(
-                &m->read_peaks[loop],
-                bench_peak_read(m->data->arena, m->data->caches * m->data->cache_bytes, m->threads, loop));
-    }
+}
+
+/* Of slices, each between two samples of the ceiling. */
+static double fraction_of(const measurement *m, const samples *ceiling) {
+    static samples ratios;
+    ratios.count = 0;
+    for (size_t i = 0; i < m->rates.count && i + 1 < ceiling->count; i++)
+        add_sample(&ratios, 2 * m->rates.values[i] / (ceiling->values[i] + ceiling->values[i + 1]));
+    return ratios.count > 0 ? machine_median(ratios.values, ratios.count) : 0;
 }
 
 /* Seconds of the device that a run took, the mean of several. */
@@ -260,31 +292,46 @@ static int time_runs_on_cuda(measurement *m) {
     return TOOL_OK;
 }
 
+static int time_run(measurement *m, size_t run, double *seconds) {
+    const attn_tensors tensors = bench_data_tensors(m->data, run);
+    const double start = machine_seconds();
+    const attn_status status =
+        is_backward(m) ? attn_backward(m->plan, &tensors, NULL) : attn_forward(m->plan, &tensors, NULL);
+    *seconds = machine_seconds() - start;
+    return status == ATTN_OK ? TOOL_OK : failed(m, "cannot run");
+}
+
 static int time_runs(measurement *m) {
+    static samples slice;
     const settings *s = m->settings;
-    const size_t warmup = m->shape->decode ? 2 : 1;
+    const attn_tensors first = bench_data_tensors(m->data, 0);
     char text[BENCH_SHAPE_TEXT_SIZE];
-    double spent = 0;
+    /* in units of 10^9, as the ceilings: of decode bytes of K and V */
+    const double work = (m->shape->decode ? (double)m->data->kv_bytes : flops_of(m)) * 1e-9;
+    double seconds = 0;
+    size_t run = 0;
     bench_shape_text(m->shape, text);
-    for (size_t run = 0; m->times.count < SAMPLE_LIMIT; run++) {
-        if (m->times.count >= (size_t)s->repeat && spent >= s->seconds) break;
-        const double share = s->seconds > 0 && spent < s->seconds ? spent / s->seconds : 0.5;
-        /* Drawing takes microseconds, but not between the shortest runs. */
-        if (run % 16 == 0 || spent > (double)m->times.count * 0.01)
-            terminal_progress(m->progress_done + share, m->progress_whole, text);
-        const attn_tensors tensors = bench_data_tensors(m->data, run);
-        /* a backward reads what a forward left */
-        if (is_backward(m) && run == 0 && attn_forward(m->plan, &tensors, NULL) != ATTN_OK)
-            return failed(m, "cannot run");
-        const double start = machine_seconds();
-        const attn_status status =
-            is_backward(m) ? attn_backward(m->plan, &tensors, NULL) : attn_forward(m->plan, &tensors, NULL);
-        if (status != ATTN_OK) return failed(m, "cannot run");
-        const double seconds = machine_seconds() - start;
-        if (run < warmup) continue;
-        add_sample(&m->times, seconds);
-        spent += seconds;
-        if (seconds > LONG_RUN) sample_peaks(m, 1);
+    terminal_progress(m->progress_done, m->progress_whole, text);
+    /* a backward reads what a forward left */
+    if (is_backward(m) && attn_forward(m->plan, &first, NULL) != ATTN_OK) return failed(m, "cannot run");
+    if (time_run(m, run++, &seconds) != TOOL_OK) return TOOL_FAILED;
+    const double begin = machine_seconds();
+    sample_ceiling(m);
+    while (m->times.count < SAMPLE_LIMIT) {
+        const double past = machine_seconds() - begin;
+        if (m->times.count >= (size_t)s->repeat && past >= s->seconds) break;
+        terminal_progress(m->progress_done + (past < s->seconds ? past / s->seconds : 0.5), m->progress_whole,
+                          text);
+        /* after a pause of the threads the first run is slow; of long ones it does not matter */
+        if (seconds < SLICE / 4 && time_run(m, run++, &seconds) != TOOL_OK) return TOOL_FAILED;
+        slice.count = 0;
+        for (double spent = 0; spent < SLICE && m->times.count < SAMPLE_LIMIT; spent += seconds) {
+            if (time_run(m, run++, &seconds) != TOOL_OK) return TOOL_FAILED;
+            add_sample(&m->times, seconds);
+            add_sample(&slice, seconds);
+        }
+        add_sample(&m->rates, work / machine_median(slice.values, slice.count));
+        sample_ceiling(m);
     }
     return TOOL_OK;
 }
@@ -306,12 +353,6 @@ static double minimum(const samples *s) {
 static void report_row(measurement *m, bench_report *report) {
     const settings *s = m->settings;
     const bench_shape *shape = m->shape;
-    const attn_problem problem = problem_of(s, shape);
-    const double heads = (double)shape->batch * (double)shape->heads_q;
-    const double visible = heads * work_visible(&problem, shape->seqlen_q, shape->seqlen_k,
-                                                ATTN_POSITION_DEFAULT, ATTN_POSITION_DEFAULT);
-    /* a backward has five products to the forward's two */
-    const double flops = (is_backward(m) ? 5.0 : 2.0) * visible * (double)(shape->dim_qk + shape->dim_v);
     const double query_bytes = (double)(m->data->q_bytes + m->data->o_bytes);
     const double bytes = is_backward(m) ? 2 * ((double)m->data->kv_bytes + query_bytes)
                                         : (double)m->data->kv_bytes + (shape->decode ? 0 : query_bytes);
@@ -331,22 +372,23 @@ static void report_row(measurement *m, bench_report *report) {
         .runs = (int)m->times.count,
         .ms_median = seconds * 1e3,
         .ms_min = minimum(&m->times) * 1e3,
-        .gflops = flops / seconds * 1e-9,
+        .gflops = flops_of(m) / seconds * 1e-9,
         .gbps = bytes / seconds * 1e-9,
         .peak_kind = is_on_cuda(m) ? "none" : bench_peak_name(m->peak),
-        .peak_gflops = is_on_cuda(m) ? 0 : machine_median(m->flops_peaks.values, m->flops_peaks.count),
         .extra_bytes = is_on_cuda(m) ? (int64_t)attn_plan_workspace_size(m->plan)
                                      : (int64_t)atomic_load(&m->memory.peak),
         .caches = (int64_t)m->data->caches,
     };
-    row.fraction_of_peak = row.peak_gflops > 0 ? row.gflops / row.peak_gflops : 0;
-    if (shape->decode) {
+    /* before the medians, which sort */
+    row.fraction_of_peak = fraction_of(m, &m->flops_peaks);
+    if (!is_on_cuda(m)) row.peak_gflops = machine_median(m->flops_peaks.values, m->flops_peaks.count);
+    for (int loop = 0; shape->decode && loop < bench_peak_read_loops(); loop++) {
+        samples *peaks = &m->read_peaks[loop];
+        const double fraction = fraction_of(m, peaks), rate = machine_median(peaks->values, peaks->count);
         row.peak_kind = "read";
-        for (int loop = 0; loop < bench_peak_read_loops(); loop++) {
-            const double rate = machine_median(m->read_peaks[loop].values, m->read_peaks[loop].count);
-            if (rate > row.peak_gbps) row.peak_gbps = rate;
-        }
-        row.fraction_of_peak = row.peak_gbps > 0 ? row.gbps / row.peak_gbps : 0;
+        if (rate <= row.peak_gbps) continue;
+        row.peak_gbps = rate;
+        row.fraction_of_peak = fraction;
     }
     bench_report_row(report, &row);
 }
@@ -354,18 +396,14 @@ static void report_row(measurement *m, bench_report *report) {
 static int measure(measurement *m, bench_report *report) {
     m->context = NULL;
     m->plan = NULL;
-    m->times.count = m->flops_peaks.count = 0;
+    m->times.count = m->rates.count = m->flops_peaks.count = m->read_at = 0;
     for (int loop = 0; loop < BENCH_READ_LOOPS; loop++) m->read_peaks[loop].count = 0;
     atomic_init(&m->memory.live, 0);
     atomic_init(&m->memory.peak, 0);
     int status = make_plan(m);
     if (status == TOOL_OK) {
-        sample_peaks(m, PEAK_SAMPLES);
         status = is_on_cuda(m) ? time_runs_on_cuda(m) : time_runs(m);
-    }
-    if (status == TOOL_OK) {
-        sample_peaks(m, PEAK_SAMPLES);
-        report_row(m, report);
+        if (status == TOOL_OK) report_row(m, report);
     }
     attn_plan_destroy(m->plan);
     attn_context_destroy(m->context);
