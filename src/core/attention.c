@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/internal.h"
+#include "cpu/parallel.h"
 
 #define CACHED_PLANS 16
 
@@ -22,8 +23,8 @@ static struct {
 } cache = {.lock = ATOMIC_FLAG_INIT};
 
 static void lock(void) {
-    while (atomic_flag_test_and_set_explicit(&cache.lock, memory_order_acquire)) {
-    }
+    while (atomic_flag_test_and_set_explicit(&cache.lock, memory_order_acquire))
+        attni_yield(); /* whoever has it may be making a plan */
 }
 
 static void unlock(void) { atomic_flag_clear_explicit(&cache.lock, memory_order_release); }
