@@ -47,6 +47,42 @@ static void test_shape(attn_context *context, attn_isa isa, attn_dtype dtype, in
     packed_free(&a);
 }
 
+/*
+ * Plans and runs of every length up to where pieces have their largest size, whatever their number: scores of 0, so
+ * that O is the mean of what keys there are and LSE their number's logarithm.
+ */
+static void test_lengths(attn_context *context) {
+    enum { MOST = 10500 };
+    attni_random random = {7};
+    float *k = test_memory(MOST * sizeof *k), *v = test_memory(MOST * sizeof *v), q = 0, o, lse;
+    for (int64_t i = 0; i < MOST; ++i) k[i] = v[i] = (float)i;
+    for (int64_t keys = 1; keys <= MOST; keys += attni_random_range(&random, 1, 5)) {
+        attn_problem p = ATTN_PROBLEM_INIT;
+        p.seqlen_q = p.dim_qk = p.dim_v = 1;
+        p.seqlen_k = keys;
+        attn_plan *plan = test_plan(context, &p, ATTN_ISA_AUTO, 1);
+        NEED(plan != NULL);
+        attn_tensors t = ATTN_TENSORS_INIT;
+        t.q = &q;
+        t.k = k;
+        t.v = v;
+        t.o = &o;
+        t.lse = &lse;
+        for (int shorter = 0; shorter < 2; ++shorter) {
+            t.seqlen_k = shorter ? attni_random_range(&random, 1, keys) : keys;
+            o = lse = NAN;
+            NEED(attn_forward(plan, &t, NULL) == ATTN_OK);
+            const double count = (double)t.seqlen_k, mean = (count - 1) / 2;
+            CHECK(fabs((double)o - mean) <= 1e-5 * (mean + 1) && fabs((double)lse - log(count)) <= 1e-5,
+                  "%lld of %lld keys: o %g, lse %g", (long long)t.seqlen_k, (long long)keys, (double)o,
+                  (double)lse);
+        }
+        attn_plan_destroy(plan);
+    }
+    free(k);
+    free(v);
+}
+
 int main(void) {
     static const int64_t keys[] = {1, 16, 63, 64, 65, 80, 272, 1023, 2112, 3071};
     static const int64_t groups[] = {1, 4, 8};
@@ -58,6 +94,7 @@ int main(void) {
             for (size_t d = 0; d < 3; ++d)
                 test_shape(context, (attn_isa)isa, dtypes[d], groups[(k + d) % 3], keys[k], k % 2 == 1);
     }
+    test_lengths(context);
     attn_context_destroy(context);
     return test_report();
 }
