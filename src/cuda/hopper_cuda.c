@@ -75,6 +75,15 @@ static bool is_few(const attn_problem *p, const attni_hopper_shape *shape) {
            p->seqlen_q * (shape->packed ? p->heads_q / p->heads_kv : 1) <= ROWS;
 }
 
+/* Keys that a row sees at most. */
+static int64_t window_of(const attn_problem *p) {
+    const int64_t right = p->mask == ATTN_MASK_CAUSAL ? 0 : p->window_right, most = (int64_t)1 << 40;
+    if (p->window_left == ATTN_WINDOW_UNLIMITED || right == ATTN_WINDOW_UNLIMITED) return INT64_MAX;
+    return attni_min(p->window_left, most) + attni_min(right, most) + 1;
+}
+
+enum { NARROW = 3072 }; /* measured at 2048 and 4096 */
+
 attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     attni_hopper_shape s = {
         .dtype = p->dtype_q, .dim_qk = p->dim_qk, .dim_v = p->dim_v, .seqlen_q = p->seqlen_q};
@@ -84,6 +93,7 @@ attni_hopper_shape attni_hopper_shape_of(const attn_problem *p) {
     s.bias = !s.general && p->has_bias;
     s.lengths = s.general || p->lengths_q != ATTN_LENGTHS_FULL || p->lengths_k != ATTN_LENGTHS_FULL;
     s.mask = s.general ? 2 : attni_hopper_mask(p);
+    s.narrow = !s.general && !s.softcap && !s.alibi && window_of(p) <= NARROW;
     s.packed = is_packed(p, &s);
     s.few = is_few(p, &s);
     return s;
@@ -99,7 +109,8 @@ bool attni_hopper_spec(const attni_hopper_shape *shape, int shared_limit, attni_
                                         : ATTNI_SM90_PLAIN;
     const int rows =
         shape->bias && !bf16 ? 0 : (int)shape->seqlen_q; /* in f16 the tile for many would spill */
-    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask > 0, shaped, rows, t);
+    attni_forward_sm90_tiles((int)shape->dim_qk, (int)shape->dim_v, shape->mask,
+                             shape->narrow && !shape->split, shaped, rows, t);
     if (shape->split) attni_forward_sm90_split(t, shape->few);
     *spec = (attni_kernel_spec){.source = "forward_sm90.cu",
                                 .capability = 90,

@@ -12,6 +12,7 @@ typedef struct attni_hopper_shape {
     bool exact; /* options.exact_reference */
     bool softcap, alibi, bias; /* at most one of them */
     bool lengths; /* ragged or padded, of queries or keys */
+    bool narrow; /* a row sees few keys, a tile little more than that: a window, and no other option */
     bool packed; /* a tile is of all query heads of a key head */
     bool general; /* any options, looked for at run time; with mask 2 and lengths */
     bool few;     /* rows of a tile are one warpgroup's, keys many; none of alibi, bias and general */

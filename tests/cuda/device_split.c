@@ -1,6 +1,4 @@
 /* forward_sm90 with keys in pieces, against the same problem with batch_invariant, whose keys stay whole. */
-#include <math.h>
-
 #include "device_tensors.h"
 
 enum { KINDS = 9 };
@@ -23,33 +21,6 @@ static attn_problem split_problem(int kind) {
     if (kind == 1) p.softcap = 30;
     p.has_sinks = kind % 2;
     return p;
-}
-
-/* Runs a plan into o and lse of the host, from poison. */
-static void run_split(const attn_plan *plan, const packed *made, const on_device *d, void *o, void *lse) {
-    device_fill(d->o, 0xff, (size_t)made->o_count * 2);
-    device_fill(d->lse, 0xff, (size_t)made->rows * 4);
-    CHECK(attn_forward(plan, &d->tensors, NULL) == ATTN_OK, "%s", attn_last_error());
-    device_copy_out(o, d->o, (size_t)made->o_count * 2);
-    device_copy_out(lse, d->lse, (size_t)made->rows * 4);
-}
-
-static void compare_split(const packed *made, attn_dtype dtype, const void *o, const float *lse, int kind) {
-    double apart = 0, whole = 0, lse_apart = 0;
-    for (int64_t i = 0; i < made->o_count; i++) {
-        const double x = attni_reference_load(made->o, dtype, i);
-        const double difference = attni_reference_load(o, dtype, i) - x;
-        apart += difference * difference;
-        whole += x * x;
-    }
-    for (int64_t i = 0; i < made->rows; i++) {
-        const double difference = fabs((double)lse[i] - (double)made->lse[i]);
-        lse_apart = test_worse(lse_apart, difference);
-    }
-    /* Both err by some 2e-3 of the norm in bf16, 3e-4 in f16. */
-    CHECK(sqrt(apart) <= (dtype == ATTN_BF16 ? 5e-3 : 8e-4) * sqrt(whole), "kind %d: o is %g apart", kind,
-          sqrt(apart / whole));
-    CHECK(lse_apart <= 1e-5, "kind %d: lse is %g apart", kind, lse_apart);
 }
 
 /* NaN in keys and values beyond a padded length, which nobody may see. */
@@ -87,7 +58,7 @@ void device_split_keys(attn_context *context, int kinds) {
         made.problem.batch_invariant = 1;
         NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
         CHECK(!strstr(attn_plan_describe(plan), "keys are split"), "%s", attn_plan_describe(plan));
-        run_split(plan, &made, &d, made.o, made.lse);
+        run_packed(plan, &made, &d, made.o, made.lse);
         attn_plan_destroy(plan);
         made.problem.batch_invariant = 0;
         NEED(attn_plan_create(context, &made.problem, NULL, &plan) == ATTN_OK);
@@ -95,10 +66,10 @@ void device_split_keys(attn_context *context, int kinds) {
             split++;
             CHECK(strstr(attn_plan_describe(plan), "keys are split") != NULL, "%s", attn_plan_describe(plan));
         }
-        run_split(plan, &made, &d, o, lse);
-        compare_split(&made, dtype, o, lse, kind);
+        run_packed(plan, &made, &d, o, lse);
+        compare_packed(&made, dtype, o, lse, "pieces", kind);
         for (int i = 0; i < 20; i++) {
-            run_split(plan, &made, &d, again, lse);
+            run_packed(plan, &made, &d, again, lse);
             CHECK(memcmp(o, again, (size_t)made.o_count * 2) == 0, "kind %d: other bits in run %d", kind, i);
         }
         attn_plan_destroy(plan);

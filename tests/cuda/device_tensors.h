@@ -2,6 +2,8 @@
 #ifndef ATTN_TEST_DEVICE_TENSORS_H
 #define ATTN_TEST_DEVICE_TENSORS_H
 
+#include <math.h>
+
 #include "device.h"
 #include "properties/packed.h"
 #include "test.h"
@@ -58,8 +60,41 @@ static inline packed make_packed(int64_t batch, int64_t heads, int64_t seqlen_q,
     return packed_make(&p, dtype, &random);
 }
 
+/* Runs a plan into o and lse of the host, from poison. */
+static inline void run_packed(const attn_plan *plan, const packed *made, const on_device *d, void *o,
+                              void *lse) {
+    device_fill(d->o, 0xff, (size_t)made->o_count * 2);
+    device_fill(d->lse, 0xff, (size_t)made->rows * 4);
+    CHECK(attn_forward(plan, &d->tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+    device_copy_out(o, d->o, (size_t)made->o_count * 2);
+    device_copy_out(lse, d->lse, (size_t)made->rows * 4);
+}
+
+/* o and lse beside those of another way, which made holds; what and kind say of which problem. */
+static inline void compare_packed(const packed *made, attn_dtype dtype, const void *o, const float *lse,
+                                  const char *what, int kind) {
+    double apart = 0, whole = 0, lse_apart = 0;
+    for (int64_t i = 0; i < made->o_count; i++) {
+        const double x = attni_reference_load(made->o, dtype, i);
+        const double difference = attni_reference_load(o, dtype, i) - x;
+        apart += difference * difference;
+        whole += x * x;
+    }
+    for (int64_t i = 0; i < made->rows; i++) {
+        const double difference = lse[i] == made->lse[i] ? 0.0 : fabs((double)lse[i] - (double)made->lse[i]);
+        lse_apart = test_worse(lse_apart, difference);
+    }
+    /* Both err by some 2e-3 of the norm in bf16, 3e-4 in f16. */
+    CHECK(sqrt(apart) <= (dtype == ATTN_BF16 ? 5e-3 : 8e-4) * sqrt(whole), "%s %d: o is %g apart", what, kind,
+          sqrt(apart / whole));
+    CHECK(lse_apart <= 1e-5, "%s %d: lse is %g apart", what, kind, lse_apart);
+}
+
 /* device_split.c: its first kinds of problems. */
 void device_split_keys(attn_context *context, int kinds);
+
+/* device_windows.c: its first kinds of problems. */
+void device_windows(attn_context *context, int kinds);
 
 /* device_f8.c */
 void device_short_tiles(attn_context *context, int rounds);

@@ -84,6 +84,11 @@ static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, 
     shape.mask = 2;
     shape.lengths = true;
     precompile_shape(p, &shape);
+    if (attni_forward_sm90_width((int)dim_qk) == 128) { /* tiles of its own */
+        shape.narrow = true;
+        precompile_shape(p, &shape);
+        shape.narrow = false;
+    }
     shape.general = true;
     precompile_shape(p, &shape);
 }

@@ -85,6 +85,24 @@ DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memor
 /* Of the tile at work. */
 DEVICE int place_at_hand(const matrix_state *at) { return place_in_tile(at->tiles, this_warpgroup()); }
 
+/* Passes over blocks: a slot may be released for a block as soon as the block before it in there is gone. */
+DEVICE void pass_blocks(const matrix_place *w, matrix_state *at, int passed) {
+    const u32 shared = w->shared;
+#pragma unroll 1
+    for (int block = at->blocks; block < at->blocks + passed; block++) {
+        const int stage = block % STAGES, before = (block / STAGES & 1) ^ 1;
+        mbarrier_wait(AT(k_empty) + 8 * stage, before);
+        mbarrier_arrive_if(AT(k_empty) + 8 * stage, is_chosen_lane());
+        if (block > 0) {
+            take_turn(w->warpgroup);
+            pass_turn(w->warpgroup);
+        }
+        mbarrier_wait(AT(v_empty) + 8 * stage, before);
+        mbarrier_arrive_if(AT(v_empty) + 8 * stage, is_chosen_lane());
+    }
+    at->blocks += passed;
+}
+
 /* Takes the next tile: its Q and facts. False at the end of all. */
 DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory, const matrix_place *w,
                       matrix_state *at) {
@@ -94,6 +112,9 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
     mbarrier_wait(AT(q_full) + 8 * slot, turn / Q_BARRIERS & 1);
     const int4 view = memory->tile[at->tiles % RECORDS].view[this_warpgroup()];
     at->block = uniform(view.x);
+    if (LEAVING) {
+        pass_blocks(w, at, uniform(memory->tile[at->tiles % RECORDS].passed[this_warpgroup()]));
+    }
     if (at->block < 0) {
         return false;
     }
@@ -115,22 +136,8 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
         fence_async_proxy();
         named_barrier_sync(OWN + this_part(), 128 * SLICES);
     }
-    if (PASSING) {
-        const int passed = uniform(memory->tile[at->tiles % RECORDS].passed[this_warpgroup()]);
-        /* A slot may be released for a block as soon as the block before it in there is gone. */
-#pragma unroll 1
-        for (int block = at->blocks; block < at->blocks + passed; block++) {
-            const int stage = block % STAGES, before = (block / STAGES & 1) ^ 1;
-            mbarrier_wait(AT(k_empty) + 8 * stage, before);
-            mbarrier_arrive_if(AT(k_empty) + 8 * stage, is_chosen_lane());
-            if (block > 0) {
-                take_turn(w->warpgroup);
-                pass_turn(w->warpgroup);
-            }
-            mbarrier_wait(AT(v_empty) + 8 * stage, before);
-            mbarrier_arrive_if(AT(v_empty) + 8 * stage, is_chosen_lane());
-        }
-        at->blocks += passed;
+    if (PASSING && !LEAVING) {
+        pass_blocks(w, at, uniform(memory->tile[at->tiles % RECORDS].passed[this_warpgroup()]));
     }
     return true;
 }

@@ -83,19 +83,24 @@
 #define LAZY (BIAS && !LIMITED && WGS > 2) /* a bias joins its scores two column groups at a time */
 #endif
 #define ROOMY ((WGS == 2 && !SLICED) || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
+#define NARROW (BC == 64 && D <= 128) /* of a window: small blocks of keys */
 /* The very first step is one like the others that begin a tile, and a window's blocks at both ends are one step's: a
  * quarter to a third less to compile. Elsewhere registers are too few, or it costs 1 to 2% of the time. */
-#define JOINED (GENERAL || (WGS == 2 && D <= 192 && (MASK == 2 || ALIBI)) || (SOFTCAP && MASK == 2))
-#define WINDOW_JOINED (MASK == 2 && ((WGS == 2 && D != 256) || SOFTCAP))
+#define JOINED                                                                                               \
+    (GENERAL || (WGS == 2 && D <= 192 && (MASK == 2 || ALIBI)) || (MASK == 2 && (SOFTCAP || NARROW)))
+#define WINDOW_JOINED (MASK == 2 && ((WGS == 2 && D != 256) || SOFTCAP || NARROW))
 #define SETTLING (BIAS && BF16) /* biases may be huge: settle_scores */
 /* A warpgroup may have to pass over a tile's first blocks, which lie after all its rows. */
 #define PASSING (LIMITED && BC < BR)
+/* Of a window's it leaves a tile, too, before the last ones, which lie before all that its rows see. */
+#define LEAVING (MASK == 2 && NARROW && PASSING && !BIAS && !GENERAL && !SPLIT)
 #define IDLING ((LENGTHS || SPLIT) && !GENERAL && !BIAS && !SLICED) /* many tiles are cut, or of few rows */
 /* Which 64 rows of a tile a warpgroup takes. Where PASSING those of the last rows have the most blocks, so warpgroups
  * change places from tile to tile; with turns that costs 1% and gains nothing. */
 DEVICE int place_in_tile(u32 tile, int warpgroup) {
-    return SLICED ? 0 : PASSING && !TURNS && (tile & 1) ? WGS - 1 - warpgroup : warpgroup;
+    return SLICED ? 0 : PASSING && !LEAVING && !TURNS && (tile & 1) ? WGS - 1 - warpgroup : warpgroup;
 }
+/* LEAVING: of a tile's last blocks and the next one's first together no more. */
 static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
               "a V is released a step later than its K is taken");
 

@@ -283,7 +283,7 @@ DEVICE void view_record(tile_record *r, int warpgroup, int place, int part) {
     if (ROTATED) {
         view.x = max(begin, min(end - 1, (t->row0 + BR - 1 + t->distance) / BC));
     }
-    view.y = begin;
+    view.y = LEAVING ? min(view.x, max(begin, max(0, first + t->first_key) / BC)) : begin;
     view.z = MASK == 2 ? max(begin, (max(0, last + t->first_key) + BC - 1) / BC) : begin;
     view.w = max(0, LIMITED ? min(t->keys, first + t->last_key + 1) : t->keys) / BC;
     r->view[warpgroup] = view;
@@ -354,6 +354,13 @@ DEVICE void fill_record(const attni_forward_sm90_params *p, shared_memory *memor
             view_record(r, i, place_in_tile(count, i), part_of(&p->forward));
         } else {
             r->view[i].x = -1;
+            if (LEAVING) {
+                r->passed[i] = 0;
+            }
+        }
+        if (LEAVING && count > 0) {
+            const tile_record *last = &memory->tile[(count - 1) % RECORDS];
+            r->passed[i] += last->view[i].y - last->facts.block_begin;
         }
     }
 }

@@ -317,9 +317,9 @@ ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
 }
 
 /*
- * Tiles of forward_sm90 for true dims up to 256, or both above. limited: no row sees the keys after its own (or a window's
- * end), so that tiles differ in length; shaped: what happens to scores, which takes registers. The sizes of plain
- * ones were measured: docs/schedules/forward_sm90.md.
+ * Tiles of forward_sm90 for true dims up to 256, or both above. mask: as MASK; narrow: it is a window, so narrow that a
+ * tile's ends count; shaped: what happens to scores, which takes registers. The sizes of plain ones were measured:
+ * docs/schedules/forward_sm90.md.
  */
 #define ATTNI_SM90_PLAIN 0
 #define ATTNI_SM90_SOFTCAP 1
@@ -327,8 +327,9 @@ ATTNI_GEOMETRY int attni_forward_sm90_width(int dim) {
 #define ATTNI_SM90_GENERAL 3
 #define ATTNI_SM90_ALIBI 4
 
-ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited, int shaped, int seqlen_q,
-                                             attni_forward_tiles *t) {
+ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int mask, int narrow, int shaped,
+                                             int seqlen_q, attni_forward_tiles *t) {
+    const int limited = mask > 0; /* tiles differ in length */
     int widest, warpgroups = 2;
     t->d = attni_forward_sm90_width(dim_qk);
     t->dv = attni_forward_sm90_width(dim_v);
@@ -343,13 +344,19 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int limited,
         t->q_slots = 2;
     } else if (widest <= 64) {
         int few = shaped != ATTNI_SM90_SOFTCAP &&
-                  seqlen_q < (limited ? 4096 : 2048); /* rows: more warpgroups on a smaller tile of keys */
+                  (narrow ||
+                   seqlen_q < (limited ? 4096 : 2048)); /* rows: more warpgroups on a smaller tile of keys */
         warpgroups = few ? 4 : 3;
         t->bc = few ? 64 : 128;
-        t->stages = few ? 4 : 2;
-        t->q_slots = few ? 3 : 2;
+        t->stages = !few ? 2 : mask == 2 ? 8 : 4;
+        t->q_slots = few && mask < 2 ? 3 : 2;
         t->turns = !(few && limited);
         t->early = shaped != ATTNI_SM90_SOFTCAP && (few || limited) ? 2 : 4;
+    } else if (widest == 128 && narrow) {
+        warpgroups = 3;
+        t->bc = 64;
+        t->stages = 4;
+        t->q_slots = 2;
     } else if (widest <= 128) {
         t->q_slots = 3;
         t->turns = shaped != ATTNI_SM90_GENERAL;
