@@ -93,8 +93,8 @@ static inline void compare_packed(const packed *made, attn_dtype dtype, const vo
 /* device_split.c: its first kinds of problems. */
 void device_split_keys(attn_context *context, int kinds);
 
-/* device_windows.c: its first kinds of problems. */
-void device_windows(attn_context *context, int kinds);
+/* device_windows.c */
+void device_windows(attn_context *context);
 
 /* device_f8.c */
 void device_short_tiles(attn_context *context, int rounds);

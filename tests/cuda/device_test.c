@@ -491,9 +491,9 @@ int main(int argc, char **argv) {
     if (count >= 1000) { /* these use tile records again: not for racecheck */
         device_short_tiles(context, 8);
         device_turned_values(context);
+        device_windows(context);
     }
     device_split_keys(context, count >= 1000 ? 9 : 3);
-    device_windows(context, count >= 1000 ? 10 : 2);
     device_f8_marked_tiles(context, count >= 50 ? 6 : 2); /* the last two are large */
     device_f8_repeats(context, count >= 1000 ? 1000 : 3);
     device_f8_extremes(context, count >= 100 ? 20 : 2, seed);
