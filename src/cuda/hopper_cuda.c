@@ -367,7 +367,9 @@ static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_par
 static attn_status encode_bias(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16) {
     const attni_forward_params *f = &p->forward;
     const attni_tensor_strides strides = {f->bias_stride.batch, f->bias_stride.queries, f->bias_stride.heads};
+    int power;
     p->bias_factor = f->scale == 0.0f ? 1.0f : 1.0f / fabsf(f->scale); /* the kernel takes 1 for 0 too */
+    p->query_factor = fabsf(frexpf(f->scale, &power)) == 0.5f && power <= 1 ? fabsf(f->scale) : 0.0f;
     return encode(cuda, &p->bias, f->bias, bf16, f->seqlen_k, f->seqlen_q, f->heads_q, f->batch, &strides, 64,
                   0);
 }

@@ -131,6 +131,13 @@ DEVICE bool open_tile(const attni_forward_sm90_params *p, shared_memory *memory,
 #if LINED
     find_lines(memory, place_in_tile(at->tiles, w->warpgroup), at);
 #endif
+#if UNIT
+    if (p->query_factor != 0.0f) {
+        weigh_queries((uint4 *)memory->q[slot * PARTS + this_part()], p->query_factor);
+        fence_async_proxy();
+        named_barrier_sync(OWN + this_part(), 128);
+    }
+#endif
     if (p->forward.scale <= 0.0f) {
         turn_queries((u32 *)memory->q[APART ? slot : slot * PARTS + this_part()], p->forward.scale);
         fence_async_proxy();
@@ -152,6 +159,20 @@ DEVICE bool next_tile(const attni_forward_sm90_params *p, shared_memory *memory,
     return open_tile(p, memory, w, at);
 }
 
+#if BIAS
+/* The bias of the block at hand. */
+DEVICE void next_bias(u32 (&x)[GROUPS * 2], u32 shared, matrix_state *at) {
+    take_bias(x, shared, this_thread(), PASSING ? at->taken++ : at->blocks);
+}
+
+DEVICE void begin_with_bias(float (&s)[BC / 2], const attni_forward_sm90_params *p, u32 shared,
+                            matrix_state *at) {
+    u32 bias[GROUPS * 2];
+    next_bias(bias, shared, at);
+    begin_scores(s, bias, UNIT && p->query_factor != 0.0f ? 1.0f : p->bias_factor);
+}
+#endif
+
 /*
  * One step of the pipeline: scores of this block, and under their softmax the product of the block before.
  *   first     a new tile begins here, and the last one ends with the product
@@ -167,7 +188,17 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
     const slots_at_hand slots = find_slots(w, at, values);
     const u32 k_stage = 8 * slots.k, v_stage = 8 * slots.v;
     const bool real = previous && (!JOINED || !first || at->tiles > 0), turn = real || at->blocks > 0;
+#if BEGUN
+    if (!BEGUN_LATE) {
+        begin_with_bias(s, p, shared, at);
+    }
+#endif
     wait_full(AT(k_full) + k_stage, at->blocks, real ? w->warpgroup : 0);
+#if BEGUN
+    if (BEGUN_LATE) {
+        begin_with_bias(s, p, shared, at);
+    }
+#endif
     if (turn) {
         take_turn(w->warpgroup);
     }
@@ -209,13 +240,16 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
                          POLYNOMIAL,
                          p->cap,
                          p->cap[0],
-                         p->forward.batch >> 31,
-                         {true, 0, 0, 0.0f}};
+                         p->forward.batch >> 31};
 #if LINED
     set_line(memory, place_at_hand(at), at, line, &shape);
     if (!masked) {
         ready_line(at, &shape);
     }
+#endif
+#if BIAS && !BEGUN
+    u32 bias[GROUPS * 2];
+    next_bias(bias, shared, at);
 #endif
     if (previous) {
         wgmma_wait_but_one(s);
@@ -231,13 +265,8 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         slope_scores(s, memory, place_at_hand(at), at, &shape);
     }
 #endif
-#if BIAS
-    shape.bias = await_bias(shared, this_thread(), at->taken++, p->bias_factor);
-    if (first || masked || !LAZY) {
-        add_whole_bias(s, &shape.bias);
-        release_bias(shared, &shape.bias);
-        shape.bias.added = true;
-    }
+#if BIAS && !BEGUN
+    add_bias(s, bias, p->bias_factor);
 #endif
     if (GENERAL) {
         shape_generally(s, &p->forward, &memory->tile[at->tiles % RECORDS].facts, place_at_hand(at),
@@ -303,12 +332,6 @@ DEVICE void step(const attni_forward_sm90_params *p, shared_memory *memory, cons
         mbarrier_arrive_if(AT(k_empty) + k_stage, is_chosen_lane());
         probabilities(s, pr, at, sum, &shape, &widest, 0, GROUPS);
     }
-#if BIAS
-    if (!shape.bias.added) {
-        release_bias(shared, &shape.bias);
-        shape.bias.added = true;
-    }
-#endif
 #if SETTLING
     if (!first &&
         at->settled) { /* so it was in vain: a branch before the exponentials would cost all tiles a tenth */
@@ -401,7 +424,8 @@ DEVICE void multiply(const attni_forward_sm90_params *p, shared_memory *memory, 
     w.q = wgmma_operand(AT(q) + (APART || SLICED ? 0 : warpgroup) * Q_PART_BYTES, 16);
     w.k = wgmma_operand(AT(k), 16);
     w.v = wgmma_operand(AT(v) + (SLICED ? warpgroup : 0) * (V_BYTES / SLICES), CHUNK_BYTES);
-    const float scale = p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale);
+    const bool weighted = UNIT && p->query_factor != 0.0f; /* Q */
+    const float scale = weighted || p->forward.scale == 0.0f ? 1.0f : fabsf(p->forward.scale);
     w.to_exponent = SOFTCAP ? scale / p->forward.softcap * (2.0f * ATTNI_LOG2E) : 0.0f;
     w.scale = (SOFTCAP ? p->forward.softcap : scale) * ATTNI_LOG2E;
 #pragma unroll

@@ -76,11 +76,13 @@
 #define ROTATED (LINED && MASK == 0)
 /* A softcap is a polynomial within the exponentials; beside other options scores are capped before. */
 #define POLYNOMIAL (SOFTCAP && !ALIBI && !EXACT)
+/* A bias: scores begin as it, or it is added to them: hopper_bias.cuh. UNIT: where registers allow, a scale that is a power of
+ * two may be Q's, so that the bias needs no factor. */
+#define BEGUN (BIAS && (WGS > 2 || BC < 128))
+#define BEGUN_LATE (TURNS && !LIMITED) /* after the wait for K: 1% of the time. Else before: 1 to 2% */
+#define UNIT (BEGUN && WGS > 2 && BF16 && !LIMITED)
 #ifndef AHEAD
-#define AHEAD (LAZY ? 2 : 1) /* column groups whose exponents are made before the last ones' exponentials */
-#endif
-#ifndef LAZY
-#define LAZY (BIAS && !LIMITED && WGS > 2) /* a bias joins its scores two column groups at a time */
+#define AHEAD 1 /* column groups whose exponents are made before the last ones' exponentials */
 #endif
 #define ROOMY ((WGS == 2 && !SLICED) || (WGS == 4 && MASK == 0 && !EXACT)) /* registers to spare */
 #define NARROW (BC == 64 && D <= 128) /* of a window: small blocks of keys */

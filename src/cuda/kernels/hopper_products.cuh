@@ -23,6 +23,21 @@ DEVICE void turn_queries(u32 *part, float scale) {
     }
 }
 
+#if UNIT
+/* Q of this warpgroup takes a power of two. */
+DEVICE void weigh_queries(uint4 *part, float by) {
+    const u32 both = pack_16(by, by);
+    for (u32 i = threadIdx.x % 128; i < Q_PART_BYTES / 16; i += 128) {
+        uint4 x = part[i];
+        x.x = multiply_16(x.x, both);
+        x.y = multiply_16(x.y, both);
+        x.z = multiply_16(x.z, both);
+        x.w = multiply_16(x.w, both);
+        part[i] = x;
+    }
+}
+#endif
+
 /* Where a thread works; all of it constant. */
 struct matrix_place {
     u32 shared;
@@ -56,14 +71,14 @@ DEVICE slots_at_hand find_slots(const matrix_place *w, const matrix_state *at, i
     return slots;
 }
 
-/* S = Q K^T of a block. LINED: with a line of ALiBi, whose left operand this is. */
+/* S = Q K^T of a block, or BEGUN += it. LINED: with a line of ALiBi, whose left operand this is. */
 DEVICE void issue_scores(float (&s)[BC / 2], const matrix_place *w, const slots_at_hand *slots, u64 slope) {
     const u32 q = w->q + slots->q * ((APART ? 1 : PARTS) * Q_PART_BYTES >> 4),
               k = w->k + slots->k * (K_BYTES >> 4);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
         wgmma_shared(s, wgmma_descriptor(q + i / 4 * (O_CHUNK_BYTES >> 4) + i % 4 * 2),
-                     wgmma_descriptor(k + i / 4 * (CHUNK_BYTES >> 4) + i % 4 * 2), i > 0);
+                     wgmma_descriptor(k + i / 4 * (CHUNK_BYTES >> 4) + i % 4 * 2), BEGUN || i > 0);
     }
 #if LINED
     wgmma_turned(s, slope, places_operand(w->shared));

@@ -22,7 +22,7 @@ struct matrix_state {
     float excess[2]; /* by which p as rounded came to more, of blocks that a shift was for: bf16 */
     float limit[2]; /* scores up to it leave the reference where it is: EXACT, or once wary */
     int blocks; /* whose K has been taken */
-    int taken; /* BIAS: blocks whose bias has been taken */
+    int taken; /* BIAS, where PASSING: blocks whose bias has been taken */
     int values; /* the block whose V is taken next, where PASSING */
     int tiles; /* whose Q has been taken */
     bool fresh; /* O has none of this tile's products yet */
@@ -120,7 +120,6 @@ struct score_shape {
     const float *cap; /* of attni_forward_sm90_params */
     float middle; /* cap[0] */
     int zero; /* that the assembler does not know to be 0 */
-    bias_view bias; /* BIAS */
 };
 
 /* x^2 + cap[0] and x ((x^2 + cap[0])^2 + cap[1]): three instructions of few registers, which are read beside the wgmma's. */
@@ -265,11 +264,6 @@ DEVICE float2 exponent_pair(const float (&s)[BC / 2], int i, int half, float low
 /* Column group i's four. */
 DEVICE void exponents(float (&s)[BC / 2], int i, float *t, const matrix_state *at, const score_shape *shape,
                       u32 *widest) {
-#if BIAS
-    if (!shape->bias.added && i % 2 == 0) {
-        add_bias(s, &shape->bias, i / 2);
-    }
-#endif
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float2 pair =
@@ -300,11 +294,6 @@ DEVICE void probabilities(float (&s)[BC / 2], u32 (&p)[BC / 4], const matrix_sta
     for (int i = from; i < to; i++) {
         float e[4];
         const int at_hand = (i - from) % AHEAD * 4;
-#if BIAS
-        if (!shape->bias.added && i % 2 == 0 && i > from) {
-            shape->bias.own ^= shape->zero & __float_as_int(last);
-        }
-#endif
         if (POLYNOMIAL && WGS == 2 && shape->raw && i > from) {
             shape->middle =
                 __int_as_float(__float_as_int(shape->middle) ^ (shape->zero & __float_as_int(last)));

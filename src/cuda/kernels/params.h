@@ -132,6 +132,7 @@ typedef struct attni_forward_sm90_params {
      * cap[2] s ((s^2 + cap[0])^2 + cap[1]) after it. */
     float cap_square, cap[3];
     float bias_factor; /* BIAS: what makes a bias one of raw scores, 1 / |scale|, or 1 for a scale of 0 */
+    float query_factor; /* BIAS: 0, or |scale|, a power of two, which Q may take (UNIT) */
     int zero; /* f8: 0, which the assembler must not know */
     const float *q_scale, *k_scale, *v_scale; /* f8: of each (batch, kv head); null: 1 */
     long long scale_stride_batch, scale_stride_head;
@@ -351,7 +352,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int mask, in
         t->stages = !few ? 2 : mask == 2 ? 8 : 4;
         t->q_slots = few && mask < 2 ? 3 : 2;
         t->turns = !(few && limited);
-        t->early = shaped != ATTNI_SM90_SOFTCAP && (few || limited) ? 2 : 4;
+        t->early = shaped == ATTNI_SM90_BIAS || (shaped != ATTNI_SM90_SOFTCAP && (few || limited)) ? 2 : 4;
     } else if (widest == 128 && narrow) {
         warpgroups = 3;
         t->bc = 64;
@@ -360,7 +361,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_tiles(int dim_qk, int dim_v, int mask, in
     } else if (widest <= 128) {
         t->q_slots = 3;
         t->turns = shaped != ATTNI_SM90_GENERAL;
-        t->early = shaped == ATTNI_SM90_SOFTCAP ? 5 : shaped == ATTNI_SM90_BIAS && !limited ? 4 : 6;
+        t->early = shaped == ATTNI_SM90_SOFTCAP ? 5 : shaped == ATTNI_SM90_BIAS ? 2 : 6;
     } else if (widest <= 192) {
         t->bc = t->dv <= 128 ? 128 : 96;
         t->turns = !limited;
