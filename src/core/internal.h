@@ -99,7 +99,9 @@ typedef struct attni_block {
     size_t bytes;
     void *order; /* of the stream whose queued work may still use it; blocks go from stream to stream never */
     bool used; /* order is meant */
-    bool cleared; /* a back end's own bytes before the memory have been cleared, in that stream */
+    /* Runs in that stream that used a back end's own bytes before the memory, which are cleared if it is
+     * not 0; and a number of the back end's beside them. */
+    uint32_t runs, counted;
 } attni_block;
 
 struct attn_context {

@@ -170,6 +170,33 @@ void *attni_cuda_workspace_alloc(attn_context *context, size_t bytes) {
     return (void *)(uintptr_t)(pointer + ATTNI_CUDA_KEPT);
 }
 
+attn_status attni_cuda_take_words(const attni_cuda *cuda, const attni_run *run, size_t words,
+                                  unsigned announced, attni_cuda_words *taken) {
+    const attni_driver *driver = cuda->driver;
+    attni_block *block = run->block;
+    int captured = 1;
+    bool pushed;
+    ATTNI_TRY(attni_cuda_enter(cuda, &pushed));
+    attni_cu_result result = ATTNI_CU_SUCCESS;
+    if (driver->stream_capturing) result = driver->stream_capturing(run->stream, &captured);
+    const bool kept = block && !captured && words * sizeof(unsigned) <= ATTNI_CUDA_KEPT;
+    taken->at = kept ? (unsigned *)((char *)run->workspace - ATTNI_CUDA_KEPT) : run->workspace;
+    taken->run = kept ? block->runs + 1 : 1;
+    const bool first = taken->run <= 1; /* of all numbers */
+    taken->counted = announced + (first ? 0 : block->counted);
+    if (result == ATTNI_CU_SUCCESS && first)
+        result = driver->set_words((attni_cu_pointer)(uintptr_t)taken->at, 0,
+                                   kept ? ATTNI_CUDA_KEPT / sizeof(unsigned) : words, run->stream);
+    attni_cuda_leave(cuda, pushed);
+    ATTNI_TRY(attni_driver_check(driver, result, "clearing words of the workspace"));
+    if (first) taken->run = 1;
+    if (kept) {
+        block->runs = taken->run;
+        block->counted = taken->counted;
+    }
+    return ATTN_OK;
+}
+
 /* cuMemFree waits for the device, so work that still uses the memory is safe. */
 void attni_cuda_workspace_free(attn_context *context, void *pointer) {
     const attni_cuda *cuda = context->backend_data;

@@ -43,7 +43,22 @@ void attni_cuda_context_close(attn_context *context);
 
 /* Bytes before a workspace of the pool, which no plan's workspace covers: what a launch finds and leaves there, the
  * next one in the block's stream finds. */
-enum { ATTNI_CUDA_KEPT = 256 };
+enum { ATTNI_CUDA_KEPT = 64 * 4 + 4096 * 4 };
+
+/* Words on the device that a launch shares with those before it in its stream. */
+typedef struct attni_cuda_words {
+    unsigned *at;
+    unsigned run;     /* the how manieth to use them: they were zeros before the first */
+    unsigned counted; /* what all of these have announced together */
+} attni_cuda_words;
+
+/*
+ * So many words for a run, which announces a number: those before its workspace if there are as many, which
+ * are cleared once. That saves the 2 us or so of a memset. Work that is captured runs at another time, and
+ * has the workspace's first ones, cleared by itself, as have runs in a workspace of the caller's.
+ */
+attn_status attni_cuda_take_words(const attni_cuda *cuda, const attni_run *run, size_t words,
+                                  unsigned announced, attni_cuda_words *taken);
 
 void *attni_cuda_workspace_alloc(attn_context *context, size_t bytes);
 void attni_cuda_workspace_free(attn_context *context, void *pointer);

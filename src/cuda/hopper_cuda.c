@@ -309,24 +309,12 @@ attni_kernel_spec attni_hopper_gather_spec(void) {
                                .threads = ATTNI_ACCUM_THREADS};
 }
 
-/*
- * A ticket of zero. In a block of the pool it is cleared once, since launches leave it at zero; that saves the 2 us
- * or so of a memset. Work that is captured runs at another time, and clears its own.
- */
-static attn_status clear_ticket(const attni_cuda *cuda, const attni_run *run, unsigned **ticket) {
-    const attni_driver *driver = cuda->driver;
-    int captured = 1;
-    bool pushed;
-    ATTNI_TRY(attni_cuda_enter(cuda, &pushed));
-    attni_cu_result result = ATTNI_CU_SUCCESS;
-    if (driver->stream_capturing) result = driver->stream_capturing(run->stream, &captured);
-    const bool kept = run->block && !captured;
-    *ticket = kept ? (unsigned *)((char *)run->workspace - ATTNI_CUDA_KEPT) : run->workspace;
-    if (result == ATTNI_CU_SUCCESS && !(kept && run->block->cleared))
-        result = driver->set_words((attni_cu_pointer)(uintptr_t)*ticket, 0, 1, run->stream);
-    if (result == ATTNI_CU_SUCCESS && kept) run->block->cleared = true;
-    attni_cuda_leave(cuda, pushed);
-    return attni_driver_check(driver, result, "clearing a ticket");
+/* A ticket of zero: launches leave it at zero. */
+static attn_status take_ticket(const attni_cuda *cuda, const attni_run *run, unsigned **ticket) {
+    attni_cuda_words words;
+    ATTNI_TRY(attni_cuda_take_words(cuda, run, 1, 0, &words));
+    *ticket = words.at;
+    return ATTN_OK;
 }
 
 static void place_maps(attni_forward_sm90_params *p, void *workspace) {
@@ -449,7 +437,7 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
     if (made->sequences)
         ATTNI_TRY(map_sequences(plan, made->sequences, run, &p));
     else if (tickets)
-        ATTNI_TRY(clear_ticket(cuda, run, &p.ticket));
+        ATTNI_TRY(take_ticket(cuda, run, &p.ticket));
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
     ATTNI_TRY(attni_cuda_launch(plan, made->hopper, grid, &p, run->stream));
