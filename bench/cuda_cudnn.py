@@ -6,7 +6,8 @@ usage: bench/cuda_cudnn.py LIBATTN.SO [--suites plain,f16,f8,options,data,length
 
 plain    bf16, 16k tokens, hidden size 2048: the library beside cuDNN
 f16      the same in f16, with the library's bf16 beside both
-f8       e4m3, a scale for each tensor (o in bf16), with both in bf16; and the queries of `data`
+f8       e4m3, a scale for each tensor (o in bf16), with both in bf16; and the queries of `data`; and `raw`: normal numbers
+         cast to e4m3 as they are, without scales, which draw less power
 options  bf16 with one option each, beside plain
 data     8192 keys: queries times 1, 3, 10 and 40, keys that grow by 1 and 8 nats a 128; bf16, bf16 with exact
          references, f16
@@ -73,8 +74,8 @@ def f16_suite():
             for s in plain_shapes()]
 
 
-def f8_cases(shape):
-    scales = {"has_scales": 1}
+def f8_cases(shape, scaled=True):
+    scales = {"has_scales": 1} if scaled else {}
     return [Case("cudnn", shape), Case("attn bf16", shape), Case("attn e4m3", shape, "e4m3", scales),
             Case("exact", shape, "e4m3", scales, exact=1)]
 
@@ -82,6 +83,7 @@ def f8_cases(shape):
 def f8_suite():
     return ([Group("f8", "x1", f8_cases(s)) for s in plain_shapes()
              if s.dim == 128 or (s.dim in (64, 256) and s.keys in (2048, 8192))]
+            + [Group("f8", "raw", f8_cases(s, False)) for s in plain_shapes() if s.dim == s.dim_v == 128]
             + [Group("f8", kind, f8_cases(tokens(128, 8192, causal))) for causal in (0, 1) for kind in KINDS[1:4]])
 
 
@@ -209,10 +211,11 @@ class Numbers:
             if self.data.startswith("ramp"):
                 q[..., 0] = math.sqrt(s.dim)
                 k[..., 0] = (torch.arange(keys, 0, -1, device="cuda") / 128 * float(self.data[4:]))[None, :, None]
-            else:
+            elif self.data != "raw":
                 q *= float(self.data[1:])
             # e4m3: a scale for each tensor, which makes its largest size 448
-            scales = [x.abs().max().reshape(1) / 448 if case.dtype == "e4m3" else None for x in (q, k, v)]
+            scaled = case.dtype == "e4m3" and self.data != "raw"
+            scales = [x.abs().max().reshape(1) / 448 if scaled else None for x in (q, k, v)]
             self.made[key] = [(x if scale is None else x / scale).to(DTYPES[case.dtype][1])
                               for x, scale in zip((q, k, v), scales)], scales
         return self.made[key]
@@ -419,6 +422,7 @@ def print_table(rows, suite):
             peer = peers[r["dtype"], r["dim_qk"], r["causal"], r["data"]]
             text += f", {float(r['error']) / float(peer['error']):.2f}"
         name = f"{r['dtype']} {r['what']} {r['dim_qk']}/{r['dim_v']} {mask}"
+        name += f" {r['data']}" if columns != "data" and r["data"] != "x1" else ""
         names += [r[columns]] if r[columns] not in names else []
         cells.setdefault(name, {})[r[columns]] = text
     names = names if columns == "data" else sorted(names)
