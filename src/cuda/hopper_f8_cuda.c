@@ -68,21 +68,17 @@ bool attni_f8_spec(const attni_f8_shape *shape, int shared_limit, attni_kernel_s
     return t->shared_bytes <= shared_limit;
 }
 
-attni_kernel_spec attni_f8_values_spec(const attni_forward_tiles *tiles) {
-    attni_kernel_spec spec = {.source = "values_sm90.cu", .capability = 90, .threads = ATTNI_VALUES_THREADS};
-    snprintf(spec.name, sizeof spec.name, "values_sm90_v%d", tiles->dv);
-    snprintf(spec.entry, sizeof spec.entry, "%s", spec.name);
-    snprintf(spec.options, sizeof spec.options, "-DDV=%d", tiles->dv);
-    return spec;
-}
-
 /* ---------------------------------------------------------------- run */
 
-/* Queries of all heads of a key head from which on V is turned beforehand, without and with a mask. */
-enum { TURNED_FROM = 1024, TURNED_FROM_MASKED = 4096 };
+/* Queries of all heads of a key head from which on V is turned once for all, and scores are f16: where
+ * tiles are few or short, turning their own V, and not scaling Q, is faster
+ * (docs/schedules/forward_sm90_f8.md). Without and with a mask. */
+enum { TURNED_FROM = 512, HALF_FROM = 1024, TURNED_FROM_MASKED = 4096, HALF_FROM_MASKED = 4096 };
+
+static int64_t queries_of_head(const attn_plan *plan) { return plan->problem.seqlen_q * plan->group; }
 
 /* CUtensorMapDataType and the like, of the driver's binary interface. */
-enum { TYPE_U8 = 0, TYPE_F16 = 6, TYPE_BF16 = 9, SWIZZLE_128B = 3, PROMOTION_L2_256B = 3, RANK = 4 };
+enum { TYPE_U8 = 0, TYPE_F16 = 6, TYPE_BF16 = 9, SWIZZLE_128B = 3, PROMOTION_L2_128B = 2, RANK = 4 };
 
 /* A tensor of extents (dim, seqlen, heads, batch) in boxes of 128 bytes of a row and some rows. */
 static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const void *base, attn_dtype dtype,
@@ -96,25 +92,24 @@ static attn_status encode(const attni_cuda *cuda, attni_tensor_map *map, const v
     const uint32_t box[RANK] = {(uint32_t)(128 / size), (uint32_t)rows, 1, 1}, steps[RANK] = {1, 1, 1, 1};
     const attni_cu_result result =
         cuda->driver->encode_tensor_map(map, type, RANK, (attni_cu_pointer)(uintptr_t)base, sizes, bytes, box,
-                                        steps, 0, SWIZZLE_128B, PROMOTION_L2_256B, 0);
+                                        steps, 0, SWIZZLE_128B, PROMOTION_L2_128B, 0);
     return attni_driver_check(cuda->driver, result, "cuTensorMapEncodeTiled");
 }
 
-/* The workspace: a ticket; where V is turned, V turned, and with f16 scores a word for each tile. */
-enum { TICKET_BYTES = 64 };
+/*
+ * Words that blocks of the grid share: a ticket for tiles and, where V is turned, one for blocks of it, how
+ * many are turned, and for each the run that has turned it. They come first in the workspace, or lie before
+ * it (attni_cuda_take_words). Then a word for each tile, with f16 scores, and V turned.
+ */
+enum { TILE_TICKET = 0, VALUE_TICKET = 32, VALUE_COUNT = 48, VALUE_WORDS = 64, TICKET_BYTES = 64 };
 
-static size_t marks_bytes(long long tiles) { return ((size_t)tiles * 4 + 127) / 128 * 128; }
+static size_t rounded(size_t words) { return (words * 4 + 127) / 128 * 128; }
 
-/* Zero, in the run's workspace. */
-static attn_status clear_ticket(const attni_cuda *cuda, unsigned *ticket, void *stream) {
-    bool pushed;
-    ATTNI_TRY(attni_cuda_enter(cuda, &pushed));
-    const attni_cu_result result = cuda->driver->set_words((attni_cu_pointer)(uintptr_t)ticket, 0, 1, stream);
-    attni_cuda_leave(cuda, pushed);
-    return attni_driver_check(cuda->driver, result, "cuMemsetD32Async of a ticket");
+static size_t blocks_of(int64_t heads, int64_t keys) {
+    return (size_t)heads * (size_t)((keys + ATTNI_TURN_KEYS - 1) / ATTNI_TURN_KEYS);
 }
 
-/* V as values_sm90 leaves it: (key, dim, head, batch). */
+/* V turned: (key, dim, head, batch). */
 static attn_status encode_turned(const attni_cuda *cuda, attn_dtype dtype, const attni_forward_tiles *tiles,
                                  attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
@@ -142,9 +137,34 @@ static attn_status encode_all(const attni_cuda *cuda, const attn_problem *proble
     const int v[RANK] = {f->dim_v, f->seqlen_k, f->heads_kv, f->batch};
     ATTNI_TRY(encode(cuda, &p->q, f->q, problem->dtype_q, q, &f->q_stride, 64));
     ATTNI_TRY(encode(cuda, &p->k, f->k, problem->dtype_q, k, &f->k_stride, tiles->bc));
-    ATTNI_TRY(encode(cuda, p->turned ? &p->bias : &p->v, f->v, problem->dtype_q, v, &f->v_stride,
-                     ATTNI_VALUES_KEYS));
+    ATTNI_TRY(encode(cuda, p->turned ? &p->bias : &p->v, f->v, problem->dtype_q, v, &f->v_stride, tiles->bc));
     return p->turned ? encode_turned(cuda, problem->dtype_q, tiles, p) : ATTN_OK;
+}
+
+/* Where V turned lies, and in which order it is turned: that of the tiles. Returns its blocks. */
+static size_t place_turned(const attn_plan *plan, const attni_run *run, attni_forward_sm90_params *p) {
+    const attni_cuda_plan *made = plan->backend_data;
+    const attni_forward_params *f = &p->forward;
+    const int64_t pairs = (int64_t)f->batch * f->heads_kv;
+    const size_t blocks = blocks_of(pairs, f->seqlen_k);
+    unsigned char *at = (unsigned char *)run->workspace + rounded(VALUE_WORDS + blocks);
+    if (made->hopper_tiles.half) p->again = (int *)(void *)at;
+    p->sampled = !plan->problem.batch_invariant;
+    p->turned = at + (made->hopper_tiles.half ? rounded((size_t)p->tiles) : 0);
+    p->turned_keys = (f->seqlen_k + ATTNI_TURN_KEYS - 1) / ATTNI_TURN_KEYS * ATTNI_TURN_KEYS;
+    p->turn_width = f->head_group / f->group > 1 ? f->head_group / f->group : 1;
+    return blocks;
+}
+
+/*
+ * Bytes of keys and values of the heads whose tiles run side by side where V is turned. The longest tiles of
+ * all of them begin first, and each wants all of its head's V: of more heads than this it would not be turned
+ * in time.
+ */
+static long long turned_side_by_side(const attni_cuda *cuda, const attni_forward_params *f) {
+    const long long heads = cuda->multiprocessors / 4,
+                    bytes = 2LL * f->seqlen_k * (f->dim_qk + f->dim_v) * heads;
+    return bytes < cuda->l2_bytes ? (bytes > 0 ? bytes : 1) : cuda->l2_bytes;
 }
 
 static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
@@ -163,47 +183,55 @@ static attn_status run_f8(const attn_plan *plan, const attni_run *run) {
         p.scale_stride_batch = problem->scale_stride_batch;
         p.scale_stride_head = problem->scale_stride_head;
     }
-    p.tiles = (int)attni_forward_schedule(&p.forward, &made->hopper_tiles, (long long)cuda->l2_bytes, 0);
+    const bool turned = made->hopper_tiles.turned != 0;
+    p.tiles = (int)attni_forward_schedule(
+        &p.forward, &made->hopper_tiles,
+        turned ? turned_side_by_side(cuda, &p.forward) : (long long)cuda->l2_bytes, cuda->multiprocessors);
     if (p.tiles == 0) return ATTN_OK;
     const bool tickets = attni_hopper_mask(problem) > 0 && p.tiles > cuda->multiprocessors;
-    if (tickets) p.ticket = run->workspace;
-    if (made->values) {
-        unsigned char *at = (unsigned char *)run->workspace + TICKET_BYTES;
-        if (made->hopper_tiles.half) p.again = (int *)(void *)at;
-        p.turned = at + (made->hopper_tiles.half ? marks_bytes(p.tiles) : 0);
-        p.turned_keys = (p.forward.seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
-    }
+    const size_t values = turned ? place_turned(plan, run, &p) : 0;
     ATTNI_TRY(encode_all(cuda, problem, &made->hopper_tiles, &p));
+    if (tickets || turned) {
+        attni_cuda_words words;
+        ATTNI_TRY(
+            attni_cuda_take_words(cuda, run, turned ? VALUE_WORDS + values : 1, (unsigned)values, &words));
+        if (tickets) p.ticket = words.at + TILE_TICKET;
+        p.turning = words.at + VALUE_TICKET;
+        p.turned_count = words.at + VALUE_COUNT;
+        p.turned_in = words.at + VALUE_WORDS;
+        p.run = words.run;
+        p.turned_target = words.counted;
+    }
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
-    if (made->values && p.forward.seqlen_k > 0) {
-        unsigned turning[3];
-        attni_values_grid(&p.forward, turning);
-        ATTNI_TRY(attni_cuda_launch(plan, made->values, turning, &p, run->stream));
-        return attni_cuda_launch_early(plan, made->hopper, grid, &p, run->stream);
-    }
-    if (tickets) ATTNI_TRY(clear_ticket(cuda, p.ticket, run->stream));
     return attni_cuda_launch(plan, made->hopper, grid, &p, run->stream);
 }
 
 /* ---------------------------------------------------------------- plan */
 
-/*
- * Bytes of V turned beforehand and of marks, or 0 where tiles had better turn it themselves: where few of them share a head's, so
- * that it saves less than it takes (docs/schedules/forward_sm90_f8.md), and beyond the workspace's limit.
- */
+/* float32 scores are asked for, or the better ones. */
+static bool is_exact(const attn_plan *plan) {
+    const bool masked = attni_hopper_mask(&plan->problem) != 0;
+    return plan->options.exact_reference != 0 ||
+           queries_of_head(plan) < (masked ? HALF_FROM_MASKED : HALF_FROM);
+}
+
+/* Bytes of V turned, marks and words, or 0 where tiles had better turn it themselves, and beyond the
+ * workspace's limit. */
 static size_t turned_bytes(const attn_plan *plan, long long tiles) {
     const attn_problem *p = &plan->problem;
-    const int64_t queries = p->seqlen_q * plan->group,
-                  from = attni_hopper_mask(p) ? TURNED_FROM_MASKED : TURNED_FROM;
-    const int64_t keys = (p->seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS * ATTNI_VALUES_KEYS;
-    const size_t values = (size_t)p->batch * (size_t)p->heads_kv * (size_t)keys * (p->dim_v <= 64 ? 64 : 128),
-                 bytes = values + (plan->options.exact_reference ? 0 : marks_bytes(tiles));
+    const bool masked = attni_hopper_mask(p) != 0;
+    const size_t blocks = blocks_of(p->batch * p->heads_kv, p->seqlen_k),
+                 bytes = rounded(VALUE_WORDS + blocks) + (is_exact(plan) ? 0 : rounded((size_t)tiles)) +
+                         blocks * ATTNI_TURN_KEYS * (p->dim_v <= 64 ? 64 : 128);
     const uint64_t limit = plan->options.workspace_limit;
     /* of one broadcast head there may be more than an address space has */
-    const bool fits = (double)p->batch * (double)p->heads_kv * (double)keys < 0x1p50 &&
-                      (limit == 0 || bytes + TICKET_BYTES <= limit);
-    return attni_f8_may_turn(p->dim_qk, p->dim_v) && queries >= from && values > 0 && fits ? bytes : 0;
+    const bool fits = (double)p->batch * (double)p->heads_kv * (double)p->seqlen_k < 0x1p37 &&
+                      (limit == 0 || bytes <= limit);
+    return attni_f8_may_turn(p->dim_qk, p->dim_v) && blocks > 0 && fits &&
+                   queries_of_head(plan) >= (masked ? TURNED_FROM_MASKED : TURNED_FROM)
+               ? bytes
+               : 0;
 }
 
 static void describe(attn_plan *plan, const attni_cuda_plan *made) {
@@ -212,18 +240,15 @@ static void describe(attn_plan *plan, const attni_cuda_plan *made) {
     attni_text *text = &plan->description;
     attni_text_add(text, "FlashAttention-2 on CUDA device %d, in Hopper's way, in 8 bits\n",
                    plan->context->ordinal);
-    if (made->values) {
-        attni_text_add(text, "V is turned beforehand: ");
-        attni_cuda_describe_kernel(text, made->values);
-    }
     attni_cuda_describe_kernel(text, made->hopper);
+    if (t->turned) attni_text_add(text, "V is turned once, for all tiles, by the same launch\n");
     attni_text_add(
         text,
         "tiles: %d queries x %d keys, dims padded to %d and %d; products of P and V are added in float32 "
         "every %d keys; scores are %s\ngrid: %d blocks at most, which take %s\n",
         t->br, t->bc, t->d, t->dv, t->interval * t->bc,
         t->half ? "f16, and float32 where that is too coarse" : "float32", cuda->multiprocessors,
-        plan->workspace_size > 0 ? "tickets for their tiles" : "tiles in turn");
+        attni_hopper_mask(&plan->problem) > 0 ? "tickets for their tiles" : "tiles in turn");
     attni_cuda_describe_work(plan);
     attni_text_add(text, "no other kernel takes %s\n", attni_dtype_name(plan->problem.dtype_q));
 }
@@ -236,13 +261,8 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
     if (refusal)
         return attni_fail(ATTN_UNSUPPORTED, "problem.dtype_q is %s: %s", attni_dtype_name(p->dtype_q),
                           refusal);
-    attni_f8_shape shape = {p->dtype_q,
-                            p->dtype_o,
-                            p->dim_qk,
-                            p->dim_v,
-                            attni_hopper_mask(p),
-                            false,
-                            plan->options.exact_reference != 0};
+    attni_f8_shape shape = {p->dtype_q,           p->dtype_o, p->dim_qk,     p->dim_v,
+                            attni_hopper_mask(p), false,      is_exact(plan)};
     attni_kernel_spec spec;
     attni_forward_params largest = made->base;
     attni_forward_sm90_f8_tiles((int)p->dim_qk, (int)p->dim_v, 0, 0, &made->hopper_tiles);
@@ -259,13 +279,9 @@ attn_status attni_f8_open(attn_plan *plan, attni_cuda_plan *made) {
                           "forward_sm90_f8 needs %d bytes of shared memory; a block has at most %d",
                           spec.shared_bytes, cuda->shared_limit);
     ATTNI_TRY(attni_module_kernel(plan->context, &spec, &made->hopper));
-    if (shape.turned) {
-        const attni_kernel_spec values = attni_f8_values_spec(&made->hopper_tiles);
-        ATTNI_TRY(attni_module_kernel(plan->context, &values, &made->values));
-    }
     made->forward = run_f8;
     plan->kernel = "forward_sm90_f8";
-    if (shape.mask > 0 || turned > 0) plan->workspace_size = TICKET_BYTES + turned;
+    plan->workspace_size = turned > 0 ? turned : shape.mask > 0 ? TICKET_BYTES : 0;
     describe(plan, made);
     return ATTN_OK;
 }

@@ -18,7 +18,6 @@ typedef struct attni_cuda_plan {
     char no_hopper[512];                  /* why not, where that is known only after trying */
     const attni_kernel *hopper; /* forward_sm90, for all runs but ADD; null: forward_sm80 for all */
     const attni_kernel *sequences; /* before it, where lengths are on the device alone; else null */
-    const attni_kernel *values;    /* before it, to turn V: f8; else null */
     const attni_kernel *gather;    /* after it, where keys are split; else null */
     int pieces;                    /* of a tile's keys at most, where they are split; else 0 */
     size_t pieces_at;              /* where they lie in the workspace; what comes before has a ticket */

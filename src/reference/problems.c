@@ -100,7 +100,7 @@ static void draw_sizes(attni_random *r, const attni_problems_limits *limits, int
             group = 1;
         p->heads_q = group * p->heads_kv;
     }
-    if (limits->f8 && chance(r, 30)) { /* so many queries that V is turned beforehand */
+    if (limits->f8 && chance(r, 30)) { /* so many queries that V is turned once */
         p->batch = p->heads_kv = 1;
         p->heads_q = group;
         p->seqlen_q = 4096 / group + range(r, 1, 99);

@@ -418,7 +418,8 @@ static void tickets(void) {
 }
 
 /* q, k and v of 8 bits: another kernel, scales, maps of bytes, runs without keys. */
-/* Many queries, for which V is turned beforehand, in the workspace; below a limit it is not. */
+/* Many queries, for which V is turned once, into the workspace; below a limit it is not. What says which
+ * blocks are turned is cleared once for the pool's memory. */
 static void turned_values(attn_context *context) {
     for (int kind = 0; kind < 8; kind++) {
         attn_problem p = ATTN_PROBLEM_INIT;
@@ -436,12 +437,28 @@ static void turned_values(attn_context *context) {
             attn_plan *plan;
             options.workspace_limit = limited ? 64 : 0;
             NEED(attn_plan_create(context, &made.problem, &options, &plan) == ATTN_OK);
-            const size_t marks = v > 0 ? 384 : 0, ticket = kind & 1 || (v > 0 && !limited) ? 64 : 0,
-                         own = attn_plan_workspace_size(plan);
-            CHECK(own == ticket + (limited ? 0 : marks + v), "kind %d: a workspace of %zu bytes", kind, own);
-            CHECK((strstr(attn_plan_describe(plan), "values_sm90") != NULL) == (v > 0 && !limited), "%s",
+            const bool turned = v > 0 && !limited;
+            const size_t own = attn_plan_workspace_size(plan), expected = turned ? 384 + 384 + v
+                                                                          : kind & 1
+                                                                              ? 64
+                                                                              : 0; /* words, marks, V */
+            CHECK(own == expected, "kind %d: a workspace of %zu bytes", kind, own);
+            CHECK((strstr(attn_plan_describe(plan), "V is turned once") != NULL) == turned, "%s",
                   attn_plan_describe(plan));
+            fake_reset();
             CHECK(attn_forward(plan, &made.tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+            if (turned && kind == 1) {
+                attn_execution execution = ATTN_EXECUTION_INIT;
+                execution.workspace_bytes = own;
+                execution.workspace = test_memory(own);
+                memset(execution.workspace, 1, own);
+                for (int i = 0; i < 2; i++) {
+                    CHECK(attn_forward(plan, &made.tensors, NULL) == ATTN_OK, "%s", attn_last_error());
+                    CHECK(attn_forward(plan, &made.tensors, &execution) == ATTN_OK, "%s", attn_last_error());
+                }
+                CHECK(fake_calls("cuMemsetD32Async") <= 3, "%d times", fake_calls("cuMemsetD32Async"));
+                free(execution.workspace);
+            }
             attn_plan_destroy(plan);
         }
         packed_free(&made);
@@ -484,7 +501,7 @@ static void eight_bits(void) {
     attn_plan *plan;
     attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
     const int64_t few = p.seqlen_q;
-    p.seqlen_q = 4096; /* so that V is turned beforehand */
+    p.seqlen_q = 4096; /* so that V is turned once */
     for (int exact = 0; exact < 2; exact++) {
         options.exact_reference = exact;
         CHECK(attn_plan_create(context, &p, &options, &plan) == ATTN_OK, "%s", attn_last_error());
@@ -552,10 +569,6 @@ static int is_asked_for(const attni_embedded_image *image) {
         char options[64];
         snprintf(options, sizeof options, "-DBF16=%d -DD=%d", strcmp(dtype, "bf16") == 0, dim_qk);
         return strcmp(image->options, options) == 0;
-    }
-    if (sscanf(image->name, "values_sm90_v%d", &dim_v) == 1) {
-        const attni_forward_tiles tiles = {.dv = dim_v};
-        return strcmp(attni_f8_values_spec(&tiles).options, image->options) == 0;
     }
     char inputs[8] = "";
     if (sscanf(image->name, "forward_sm90_f8_%7[a-z0-9]_%7[a-z0-9]_d%d_v%d", inputs, dtype, &dim_qk,

@@ -65,8 +65,8 @@ void device_short_tiles(attn_context *context, int rounds) {
     }
 }
 
-/* V turned beforehand, in a workspace, or by tiles, below a limit of the workspace: the same bits where scores are
- * float32 in both. */
+/* V turned once, into a workspace, or by tiles, below a limit of the workspace: the same bits where scores
+ * are float32 in both. */
 void device_turned_values(attn_context *context) {
     static const struct {
         attn_dtype dtype;
@@ -108,13 +108,65 @@ void device_turned_values(attn_context *context) {
             device_copy_out(o[limited], d.o, bytes);
             attn_plan_destroy(plan);
         }
-        CHECK(status != ATTN_OK || memcmp(o[0], o[1], bytes) == 0, "kind %zu: V turned beforehand differs",
-              i);
+        CHECK(status != ATTN_OK || memcmp(o[0], o[1], bytes) == 0, "kind %zu: V turned once differs", i);
         free(o[0]);
         free(o[1]);
         free_packed(&d);
         packed_free(&made);
     }
+}
+
+/*
+ * Blocks of the grid wait for V that others turn. Here most multiprocessors are another kernel's for a while,
+ * so that few of them run at once, and the others begin when these have ended: the same bits as alone, and an
+ * end.
+ */
+void device_f8_crowded(attn_context *context, int rounds) {
+    packed large = make_packed(1, 1, 128, 65536, 128, 0, ATTN_BF16),
+           made = make_packed(1, 8, 2100, 2100, 128, 0, ATTN_F8_E4M3);
+    enum { CROWD = 110 }; /* tiles of a row of blocks each, which take about a millisecond */
+    attn_problem crowd = large.problem;
+    const size_t bytes = (size_t)made.o_count * 2;
+    char *alone = test_memory(bytes), *crowded = test_memory(bytes);
+    void *streams[2] = {NULL, NULL}, *symbol = device_symbol("cuStreamCreate");
+    int (*create)(void **stream, unsigned flags), different = 0;
+    attn_plan *plans[2];
+    memcpy(&create, &symbol, sizeof symbol);
+    NEED(create(&streams[0], 1) == 0 && create(&streams[1], 1) == 0);
+    crowd.mask = made.problem.mask = ATTN_MASK_NONE;
+    crowd.heads_q = crowd.heads_kv = CROWD;
+    crowd.q = crowd.k = crowd.v = (attn_strides){.batch = 0, .seqlen = 128, .heads = 0};
+    crowd.batch_invariant = 1; /* keys stay whole */
+    on_device d = copy_packed(&made), e = copy_packed(&large);
+    void *o = device_alloc((size_t)CROWD * 128 * 128 * 2);
+    NEED(o != NULL);
+    e.tensors.o = o;
+    e.tensors.lse = NULL;
+    if (attn_plan_create(context, &made.problem, NULL, &plans[0]) == ATTN_OK) {
+        NEED(attn_plan_create(context, &crowd, NULL, &plans[1]) == ATTN_OK);
+        for (int round = 0; round <= rounds; round++) {
+            attn_execution execution = ATTN_EXECUTION_INIT;
+            device_fill(d.o, 0xff, bytes);
+            device_wait();
+            execution.stream = streams[1];
+            if (round > 0) NEED(attn_forward(plans[1], &e.tensors, &execution) == ATTN_OK);
+            execution.stream = streams[0];
+            NEED(attn_forward(plans[0], &d.tensors, &execution) == ATTN_OK);
+            device_wait();
+            device_copy_out(round > 0 ? crowded : alone, d.o, bytes);
+            different += round > 0 && memcmp(alone, crowded, bytes) != 0;
+        }
+        CHECK(different == 0, "%d runs beside another kernel differ", different);
+        attn_plan_destroy(plans[0]);
+        attn_plan_destroy(plans[1]);
+    }
+    device_free(o);
+    free(alone);
+    free(crowded);
+    free_packed(&d);
+    free_packed(&e);
+    packed_free(&made);
+    packed_free(&large);
 }
 
 /* ---------------------------------------------------------------- what f16 scores find hard */
@@ -198,7 +250,7 @@ void device_f8_marked_tiles(attn_context *context, int kinds) {
 
 /* The same bits in every run, in whatever order tiles are marked. */
 void device_f8_repeats(attn_context *context, int times) {
-    packed made = make_turned(ATTN_F8_E4M3, ATTN_MASK_CAUSAL, 1250, 50);
+    packed made = make_turned(ATTN_F8_E4M3, ATTN_MASK_CAUSAL, 1800, 50);
     const size_t bytes = (size_t)made.o_count * 2, lse_bytes = (size_t)made.rows * 4;
     char *again = test_memory(bytes + lse_bytes), *first = test_memory(bytes + lse_bytes);
     attn_plan *plan;

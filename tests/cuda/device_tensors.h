@@ -99,6 +99,7 @@ void device_windows(attn_context *context);
 /* device_f8.c */
 void device_short_tiles(attn_context *context, int rounds);
 void device_turned_values(attn_context *context);
+void device_f8_crowded(attn_context *context, int rounds);
 void device_f8_marked_tiles(attn_context *context, int kinds);
 void device_f8_repeats(attn_context *context, int times);
 void device_f8_extremes(attn_context *context, int problems, uint64_t first);

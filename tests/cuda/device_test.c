@@ -494,6 +494,7 @@ int main(int argc, char **argv) {
         device_windows(context);
     }
     device_split_keys(context, count >= 1000 ? 9 : 3);
+    device_f8_crowded(context, count >= 1000 ? 20 : 2);
     device_f8_marked_tiles(context, count >= 50 ? 6 : 2); /* the last two are large */
     device_f8_repeats(context, count >= 1000 ? 1000 : 3);
     device_f8_extremes(context, count >= 100 ? 20 : 2, seed);

@@ -394,14 +394,23 @@ static size_t turned_bytes(const attni_forward_sm90_params *p, int dv) {
     return (size_t)p->forward.batch * (size_t)p->forward.heads_kv * (size_t)dv * (size_t)p->turned_keys;
 }
 
-/* Marks what would be V turned: its order is the device's own. */
-static int run_values(const attni_forward_sm90_params *p, int dv) {
+/*
+ * Marks what would be V turned: its order is the device's own. No block may pass for turned before, and the
+ * count of them is to reach what the host says.
+ */
+static int turn_values(const attni_forward_sm90_params *p, int dv) {
     const attni_forward_params *f = &p->forward;
-    if (!p->turned || p->turned_keys % 128 != 0 || p->turned_keys < f->seqlen_k ||
-        !is_f8_map_right(&p->bias, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride))
+    const size_t blocks = (size_t)f->batch * (size_t)f->heads_kv * (size_t)(p->turned_keys / 128);
+    if (p->turned_keys % 128 != 0 || p->turned_keys < f->seqlen_k || *p->turning != 0 || p->run == 0 ||
+        *p->turned_count + (unsigned)blocks != p->turned_target || p->turn_width < 1 ||
+        (p->ticket && *p->ticket != 0))
         return 0;
+    for (size_t i = 0; i < blocks; i++) {
+        if (p->turned_in[i] == p->run) return 0;
+        p->turned_in[i] = p->run;
+    }
+    *p->turned_count += (unsigned)blocks;
     memset(p->turned, TURNED_MARK, turned_bytes(p, dv));
-    if (p->ticket) *p->ticket = 0;
     return 1;
 }
 
@@ -412,13 +421,12 @@ static int has_marks(const attni_forward_sm90_params *p) {
     return 1;
 }
 
-/* The map of V turned, once that is there. */
+/* The maps of V as it comes and turned. */
 static int is_turned_right(const attni_forward_sm90_params *p, int dv) {
     const attni_forward_params *f = &p->forward;
     const attni_tensor_strides strides = {
         .batch = p->turned_keys * dv * f->heads_kv, .seqlen = p->turned_keys, .heads = p->turned_keys * dv};
-    const unsigned char *last = p->turned + turned_bytes(p, dv) - 1;
-    return *p->turned == TURNED_MARK && *last == TURNED_MARK &&
+    return is_f8_map_right(&p->bias, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride) &&
            is_f8_map_right(&p->v, p->turned, 1, (int)p->turned_keys, dv, f->heads_kv, f->batch, &strides);
 }
 
@@ -426,7 +434,7 @@ static int is_turned_right(const attni_forward_sm90_params *p, int dv) {
 static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
     const input_format format = {strstr(name, "_e5m2_") ? INPUT_E5M2 : INPUT_E4M3, p};
-    const int keys = f->seqlen_k > 0;
+    const int keys = f->seqlen_k > 0, dv = strstr(name, "_v64_") ? 64 : 128;
     if (p->tiles <= 0 || (p->ticket && *p->ticket != 0) ||
         !is_f8_map_right(&p->o, f->o, 2, f->dim_v, f->seqlen_q, f->heads_q, f->batch, &f->o_stride) ||
         (keys &&
@@ -435,8 +443,8 @@ static int run_f8_forward(const char *name, const attni_forward_sm90_params *p) 
          !is_f8_map_right(&p->k, f->k, 1, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride)) ||
         (keys && !p->turned &&
          !is_f8_map_right(&p->v, f->v, 1, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride)) ||
-        !p->turned != !strstr(name, "_turned") ||
-        (keys && p->turned && !is_turned_right(p, strstr(name, "_v64_") ? 64 : 128)))
+        !p->turned != !strstr(name, "_turned") || (keys && p->turned && !is_turned_right(p, dv)) ||
+        (p->turned && !turn_values(p, dv)))
         return 0;
     if (strstr(name, "_half") ? !has_marks(p) : p->again != NULL) return 0;
     run_forward(f, &format, strstr(name, "_bf16_") != NULL, 0);
@@ -454,8 +462,6 @@ int fake_run_kernel(const char *name, const void *params) {
         const attni_forward_params f = unpacked(&hopper->forward);
         return is_hopper_launch_right(hopper, name) && run_any_forward(name, &f, 1);
     }
-    if (strcmp(name, "values_sm90_v64") == 0) return run_values(params, 64);
-    if (strcmp(name, "values_sm90_v128") == 0) return run_values(params, 128);
     if (strcmp(name, "sequences_sm90") == 0) return run_sequences(params);
     if (strncmp(name, "flash1_sm80_", 12) == 0)
         return p->accum_m && p->accum_l && p->accum_o && run_any_forward(name, p, 0);

@@ -93,7 +93,7 @@ static void precompile_hopper(precompiler *p, attn_dtype dtype, int64_t dim_qk, 
     precompile_shape(p, &shape);
 }
 
-/* forward_sm90_f8: both outputs, every mask, V turned by it and, with f16 and with float32 scores, beforehand. */
+/* forward_sm90_f8: both outputs, every mask, V turned by tiles and, with f16 and with float32 scores, once. */
 static void precompile_f8(precompiler *p, attn_dtype dtype, int64_t dim_qk, int64_t dim_v) {
     if (!attni_f8_takes_dims(dim_qk, dim_v)) return;
     for (int i = 0; i < (attni_f8_may_turn(dim_qk, dim_v) ? 18 : 6); i++) {

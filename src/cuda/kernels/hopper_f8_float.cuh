@@ -59,10 +59,16 @@ DEVICE float times_reference(float reference, float times) {
     return times == 1.0f ? reference : fmaf(reference - HEADROOM, times, HEADROOM);
 }
 
-/* Under the scale of the tile: the ratio of the two is a power of two. */
-DEVICE float f8_true_reference(const f8_state *at, int half, float scale) {
-    return times_reference(at->reference[half], __int_as_float(0x3f800000 + __float_as_int(scale) -
-                                                               __float_as_int(at->scale[half])));
+/* The rows' scales are the tile's, over powers of two: which, in 16 bits each. */
+DEVICE u32 f8_powers(const f8_state *at, float scale) {
+    const int a = (__float_as_int(scale) - __float_as_int(at->scale[0])) >> 23,
+              b = (__float_as_int(scale) - __float_as_int(at->scale[1])) >> 23;
+    return (u32)a & 0xffff | (u32)b << 16;
+}
+
+/* Under the scale of the tile. */
+DEVICE float f8_true_reference(float reference, int power) {
+    return times_reference(reference, __int_as_float((127 + power) << 23));
 }
 
 /*

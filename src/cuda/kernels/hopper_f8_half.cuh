@@ -38,10 +38,9 @@ DEVICE void f8_take_scales(const float *scales, f8_state *at) {
 }
 
 /* The reference of a row as its scale asks: the factor that p are made with is the scale rounded to f16. */
-DEVICE float f8_true_reference(const f8_state *at, int half, float scale) {
-    const float factor = low_half(at->factor[half]);
-    return factor < 0x1p-14f ? at->reference[half]
-                             : fmaf(at->reference[half] - HEADROOM, __fdividef(scale, factor), HEADROOM);
+DEVICE float f8_true_reference(float reference, float scale) {
+    const float factor = low_half(pair_of(scale));
+    return factor < 0x1p-14f ? reference : fmaf(reference - HEADROOM, __fdividef(scale, factor), HEADROOM);
 }
 
 /* A tile with a row whose largest score is far from 0 is to be made again, with float32 scores: f16 is too coarse for

@@ -9,7 +9,7 @@
 
 typedef unsigned char u8;
 
-#define TURNERS (TURNED ? 0 : 2) /* warps that turn V */
+#define TURNERS 2 /* warps that turn V */
 #define TURNED_BYTES (DV * BC)
 
 struct shared_memory {
@@ -19,12 +19,24 @@ struct shared_memory {
     u8 v[STAGES][BC * 128];           /* as the copy engine brings it */
 #endif
     u8 turned[STAGES][TURNED_BYTES];  /* of each dim BC keys: hopper_f8_turn.cuh says in which order */
+#if TURNED
+    u8 turn_from[BC * 128], turn_to[TURNED_BYTES]; /* a block of V, for all */
+#endif
     u16 o[WGS][(DV + 63) / 64][64 * 64]; /* on its way out */
 #if HALF
-    float q_scale[Q_SLOTS][BR]; /* of the rows */
+    union {
+        float q_scale[Q_SLOTS][BR]; /* of the rows */
+        u32 powers[128 * WGS]; /* as below; not at the same time */
+    };
     int last_marked; /* tile of the first pass; params.h, again, has the one before */
+#else
+    u32 powers[128 * WGS]; /* of each thread's rows of the tile before, for LSE: hopper_f8_float.cuh */
 #endif
-    float2 reference[128 * WGS]; /* of each thread's rows of the tile before, for LSE */
+#if TURNED
+    int turn_block; /* the turners' next, or -1 */
+    int tile_at_hand, round; /* the scheduler's, whose registers are few */
+    int unused;
+#endif
     tile_record tile[RECORDS];
     /* mbarriers               arrived at by                          waited for by */
     u64 tile_full[RECORDS];   /* the scheduler                         the producer, the turners */
@@ -40,6 +52,8 @@ struct shared_memory {
 #if !TURNED
     u64 v_full[STAGES];       /* the copy engine                       the turners */
     u64 v_empty[STAGES];      /* each turner                           the producer */
+#else
+    u64 turn_full;            /* the copy engine                       the turners */
 #endif
     u64 turned_full[STAGES];  /* each turner, or the copy engine       the warpgroups */
     u64 turned_empty[STAGES]; /* each warp, after its product          the turners, or the producer */

@@ -61,19 +61,14 @@ DEVICE void issue_product(float (&t)[DV / 2], const u32 (&p)[BC / 8], const matr
 
 /* A tile has had its last scores. */
 DEVICE void close_tile(shared_memory *memory, f8_state *at) {
-    float reference[2];
+#if !SCORES_HALF
+    memory->powers[this_thread()] = f8_powers(at, f8_scale_of(memory->tile[at->tiles % RECORDS].score_scale));
+#endif
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-#if SCORES_HALF
-        const float scale = memory->q_scale[at->tiles % Q_SLOTS][thread_row(this_warpgroup()) + half * 8];
-#else
-        const float scale = f8_scale_of(memory->tile[at->tiles % RECORDS].score_scale);
-#endif
-        reference[half] = f8_true_reference(at, half, scale);
         at->last_reference[half] = at->reference[half];
         at->last_sum[half] = at->sum[half];
     }
-    memory->reference[this_thread()] = make_float2(reference[0], reference[1]);
     at->tiles++;
 }
 
@@ -83,11 +78,17 @@ DEVICE void finish_tile(const attni_forward_sm90_params *p, shared_memory *memor
     const tile_record *record = &memory->tile[tile % RECORDS];
     const int warpgroup = this_warpgroup();
     const float excess[2] = {0.0f, 0.0f};
-    const float2 both = memory->reference[this_thread()];
-    const float reference[2] = {both.x, both.y};
-    float inverse[2];
+    float inverse[2], reference[2];
 #if SCORES_HALF
+    for (int half = 0; half < 2; half++) {
+        reference[half] = f8_true_reference(
+            at->last_reference[half], memory->q_scale[tile % Q_SLOTS][thread_row(warpgroup) + half * 8]);
+    }
     mark_tile(p, memory, &memory->tile[tile % RECORDS], memory->q_scale[tile % Q_SLOTS], at->last_reference);
+#else
+    const u32 powers = memory->powers[this_thread()];
+    reference[0] = f8_true_reference(at->last_reference[0], (short)powers);
+    reference[1] = f8_true_reference(at->last_reference[1], (short)(powers >> 16));
 #endif
     finish_rows(&p->forward, record, warpgroup, at->last_sum, excess, reference, inverse);
     inverse[0] *= record->value_scale;

@@ -23,6 +23,9 @@
 
 #include "ptx_sm90.cuh"
 
+#ifndef TURN_DEPTH
+#define TURN_DEPTH 4 /* ldmatrix under way: for latency, and few registers */
+#endif
 #define TURN_KEYS 128 /* of a block: a turned row has 128 bytes, as V's have */
 
 /* A block into a turned one: the groups of 32 keys of one of `turners` warps. Both have 128-byte swizzle. */
@@ -33,14 +36,14 @@ DEVICE void turn_block(u32 from, u32 to, u32 turner, u32 turners) {
         const u32 source = from + (keys + lane) * 128;
         const u32 target = to + ((matrix & 1) * 8 + row) * 128 + ((keys / 16 + matrix / 2) ^ row) * 16;
 #pragma unroll 1
-        for (u32 half = 0; half < DV / 16; half += 4) { /* four at a time: latency, and few registers */
-            u32 x[4][4];
+        for (u32 half = 0; half < DV / 16; half += TURN_DEPTH) {
+            u32 x[TURN_DEPTH][4];
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) {
+            for (u32 i = 0; i < TURN_DEPTH; i++) {
                 ldmatrix_x4_trans(x[i], source + (((half + i) ^ row) << 4));
             }
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) {
+            for (u32 i = 0; i < TURN_DEPTH; i++) {
                 stmatrix_x4(target + (half + i) * 16 * 128, __byte_perm(x[i][0], x[i][1], 0x6420),
                             __byte_perm(x[i][0], x[i][1], 0x7531), __byte_perm(x[i][2], x[i][3], 0x6420),
                             __byte_perm(x[i][2], x[i][3], 0x7531));

@@ -233,6 +233,7 @@ struct shared_memory {
 enum named_barrier {
     TURN = 1, /* + warpgroup: the one before it lets it issue (256 threads: both of them) */
     OWN = TURN + WGS, /* + warpgroup: its 128 threads among themselves */
+    TURNING = OWN + WGS, /* the warps that turn V */
 };
 
 /* A field's shared address. (NVRTC has no offsetof.) */

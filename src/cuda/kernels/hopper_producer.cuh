@@ -8,6 +8,9 @@
 #define ATTNI_HOPPER_PRODUCER_CUH
 
 #include "hopper_memory.cuh"
+#if F8
+#include "hopper_f8_values.cuh"
+#endif
 #if F8 && HALF
 #include "hopper_f8_passes.cuh"
 #endif
@@ -35,6 +38,7 @@ struct producer {
     int row, head, batch; /* of the K that is next */
     int due_row, due_head, due_batch; /* of the V that is due; row -1: none */
     int slice, due_slice; /* F8: which dims of V */
+    bool turned; /* F8, TURNED: all of V is */
 };
 
 /* Keys and values that one tile alone reads need no place in L2. */
@@ -59,8 +63,8 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES, parity = (block / STAGES & 1) ^ 1;
 #if TURNED
-        if (block == 0) {
-            wait_for_last(); /* values_sm90 */
+        if (!at->turned) {
+            wait_for_values(p, at->due_row, at->due_head, at->due_batch);
         }
         mbarrier_sleep(AT(turned_empty) + 8 * stage, parity);
         mbarrier_arrive_expect(AT(turned_full) + 8 * stage, TURNED_BYTES);
@@ -149,7 +153,7 @@ DEVICE void load_apart(const attni_forward_sm90_params *p, const tile_facts *t, 
 }
 
 DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
-    producer at = {0, 0, 0, 0, -1, 0, 0, 0, 0};
+    producer at = {0, 0, 0, 0, -1, 0, 0, 0, 0, false};
 #if F8 && HALF
     bool first_pass = true;
 #endif
@@ -180,6 +184,12 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             return;
         }
         const tile_facts *t = &r->facts;
+#if TURNED
+        if (!at.turned && all_turned(p)) {
+            at.turned = true;
+            fence_async_proxy_global();
+        }
+#endif
         if (LENGTHS && (count == 0 || t->batch != at.batch)) {
             for (int i = 0; i < 3; i++) {
                 tensor_map_acquire(maps_of(p, t->batch) + i);

@@ -120,9 +120,8 @@ typedef struct attni_forward_params {
  */
 typedef struct attni_forward_sm90_params {
     attni_tensor_map q, k, v, o;
-    attni_tensor_map
-        bias; /* BIAS: (key, row, head, batch), in boxes of 64 keys and 64 rows. f8: v as it came, for
-                              values_sm90 */
+    /* BIAS: (key, row, head, batch), in boxes of 64 keys and 64 rows. f8, TURNED: V as it came */
+    attni_tensor_map bias;
     attni_forward_params forward;
     attni_tensor_map *maps; /* null under full lengths */
     int *order; /* forward.order, to be filled */
@@ -136,22 +135,19 @@ typedef struct attni_forward_sm90_params {
     int zero; /* f8: 0, which the assembler must not know */
     const float *q_scale, *k_scale, *v_scale; /* f8: of each (batch, kv head); null: 1 */
     long long scale_stride_batch, scale_stride_head;
-    unsigned char
-        *turned; /* TURNED: what values_sm90 makes of V, (batch, kv head, DV, turned_keys) bytes; v maps it */
+    unsigned char *turned; /* TURNED: V turned, (batch, kv head, DV, turned_keys) bytes; v maps it */
     long long turned_keys; /* seqlen_k rounded up to whole blocks */
     int *
         again; /* HALF: of a tile that f16 scores are too coarse for, the one before it that its block met; not cleared */
+    unsigned *turning; /* TURNED: a ticket for blocks of V, a zero, left as zero */
+    unsigned *turned_in; /* of each block of V, (batch, kv head, block): the run that has turned it */
+    unsigned run; /* this one; no word of turned_in has it yet */
+    unsigned *turned_count, turned_target; /* a count of such blocks; what it is once all are turned */
+    int sampled; /* HALF: 1: tiles with large scores are left to the second pass */
+    int turn_width; /* heads of V whose blocks are turned side by side */
 } attni_forward_sm90_params;
 
-/* values_sm90, whose constants are ENTRY and DV: blocks of keys, and pairs of a batch and a kv head. */
-#define ATTNI_VALUES_THREADS 128
-#define ATTNI_VALUES_KEYS 128
-ATTNI_GEOMETRY void attni_values_grid(const attni_forward_params *p, unsigned grid[3]) {
-    const long long pairs = (long long)p->batch * p->heads_kv;
-    grid[0] = (unsigned)((p->seqlen_k + ATTNI_VALUES_KEYS - 1) / ATTNI_VALUES_KEYS);
-    grid[1] = (unsigned)(pairs < 65535 ? pairs : 65535);
-    grid[2] = 1;
-}
+#define ATTNI_TURN_KEYS 128 /* forward_sm90_f8: of a block of V that is turned */
 
 #define ATTNI_SEQUENCES_THREADS 128
 #define ATTNI_MAPS 4 /* of a sequence */
@@ -259,7 +255,7 @@ typedef struct attni_forward_tiles {
     int bias_slots; /* forward_sm90: blocks of a bias in shared memory, for each warpgroup */
     int alibi; /* forward_sm90: it has ALiBi */
     int early; /* forward_sm90: column groups of 8 whose exponentials come before the wait for P V */
-    int turned; /* forward_sm90_f8: values_sm90 has turned V */
+    int turned; /* forward_sm90_f8: V is turned once */
     int half; /* forward_sm90_f8: scores are f16 */
     int interval; /* forward_sm90_f8: blocks whose P V are added up before they join float32 sums */
 } attni_forward_tiles;
@@ -430,16 +426,17 @@ ATTNI_GEOMETRY void attni_forward_sm90_split(attni_forward_tiles *t, int few) {
  *   E5M2      1: q, k and v are e5m2, 0: e4m3
  *   INTERVAL  blocks of keys whose products P V the tensor core adds up in its short accumulator
  *   HALF      1, with TURNED: scores are f16; 0: float32
- *   TURNED    1: values_sm90 has turned V
+ *   TURNED    1: the launch turns V once, into memory; 0: each tile turns what it reads
  *
  * EARLY counts groups whose p are packed before the wait. Shared memory: Q slots of 128 bytes a row, STAGES slots of K,
- * of V and of V turned, O on its way out, records and barriers.
+ * of V and of V turned (TURNED: one of V, and one more turned), O on its way out, records and barriers.
  */
 ATTNI_GEOMETRY int attni_forward_sm90_f8_shared(const attni_forward_tiles *t) {
     const int row = (t->d + 127) / 128 * 128;
     return t->q_slots * t->br * row + t->stages * t->bc * (t->turned ? row + t->dv : row + 128 + t->dv) +
            t->br * t->dv * 2 + ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
-           (t->half ? t->q_slots * t->br * 4 + 24 : 0) + t->br * 16 +
+           (t->half ? t->q_slots * t->br * 4 + 24 : t->br * 8) +
+           (t->turned ? t->bc * (128 + t->dv) + 32 : 0) +
            (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + (t->turned ? 4 : 6) * t->stages) * 8;
 }
 
@@ -452,7 +449,7 @@ ATTNI_GEOMETRY void attni_forward_sm90_f8_tiles(int dim_qk, int dim_v, int turne
     t->bc = 128;
     t->warps = 8;
     t->stages = turned ? 4 : 2;
-    t->q_slots = t->d <= 128 ? 3 : 2;
+    t->q_slots = t->d <= 128 && !turned ? 3 : 2;
     t->turns = 0;
     t->half = turned && !exact;
     t->early = t->half ? 8 : turned ? 4 : 2;

@@ -107,6 +107,13 @@ DEVICE void tma_load(u32 to, const attni_tensor_map *map, u32 barrier, int dim, 
                  : "memory");
 }
 
+/* A box on its way to L2. */
+DEVICE void tma_prefetch(const attni_tensor_map *map, int dim, int row, int head, int batch) {
+    asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global [%0, {%1, %2, %3, %4}];" ::"l"(map), "r"(dim),
+                 "r"(row), "r"(head), "r"(batch)
+                 : "memory");
+}
+
 /* One box back; elements outside the tensor are left out. */
 DEVICE void tma_store(const attni_tensor_map *map, u32 from, int dim, int row, int head, int batch) {
     asm volatile(
@@ -153,6 +160,26 @@ DEVICE void tensor_map_acquire(const attni_tensor_map *map) {
 DEVICE void fence_async_proxy(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* ---------------------------------------------------------------- others */
+
+/* The copy engine reads what others have written to global memory, once this thread has seen that they
+ * did. */
+DEVICE void fence_async_proxy_global(void) { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+
+/* 9.7.9.8 ld and st between blocks: what was written before the one is there after the other has read it. */
+DEVICE u32 load_acquire(const u32 *at) {
+    u32 r;
+    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(r) : "l"(at) : "memory");
+    return r;
+}
+
+/* A word, and one more in a count: whoever has read either with load_acquire() knows what was before. */
+DEVICE void tell(u32 *at, u32 x, u32 *count) {
+    asm volatile(
+        "fence.acq_rel.gpu;\nst.relaxed.gpu.global.b32 [%0], %1;\nred.relaxed.gpu.global.add.u32 [%2], 1;" ::
+            "l"(at),
+        "r"(x), "l"(count)
+        : "memory");
+}
 
 /* 9.7.9.8 ld */
 DEVICE u32 load_shared(u32 address) {
