@@ -331,24 +331,35 @@ static attn_status map_sequences(const attn_plan *plan, const attni_kernel *kern
     return attni_cuda_launch(plan, kernel, grid, p, run->stream);
 }
 
-/* The tensors as the copy engine knows them; of ragged and padded ones a pattern for sequences_sm90. */
+/* How many rows and batches a tensor has. Only the device knows how many rows a ragged one has: none is asked for that
+ * is not there. */
+typedef struct {
+    int rows, batch;
+} extent;
+
+static extent extent_of(int kind, int rows, int batch) {
+    return kind == ATTNI_LENGTHS_RAGGED ? (extent){INT32_MAX, 1} : (extent){rows, batch};
+}
+
+/* The tensors as the copy engine knows them; ragged and padded ones are patterns for sequences_sm90 too. */
 static attn_status encode_tensors(const attni_cuda *cuda, attni_forward_sm90_params *p, bool bf16, int keys) {
     const attni_forward_params *f = &p->forward;
-    const int batch = p->maps ? 1 : f->batch, pack = f->pack, heads = pack ? f->heads_q * pack : f->heads_q,
+    const int pack = f->pack, heads = pack ? f->heads_q * pack : f->heads_q,
               rows = pack ? f->part_queries : 64;
-    ATTNI_TRY(
-        encode(cuda, &p->q, f->q, bf16, f->dim_qk, f->seqlen_q, heads, batch, &f->q_stride, rows, pack));
+    const extent q = extent_of(f->lengths_q_kind, f->seqlen_q, f->batch),
+                 k = extent_of(f->lengths_k_kind, f->seqlen_k, f->batch);
+    ATTNI_TRY(encode(cuda, &p->q, f->q, bf16, f->dim_qk, q.rows, heads, q.batch, &f->q_stride, rows, pack));
     if (f->seqlen_k > 0) {
-        ATTNI_TRY(encode(cuda, &p->k, f->k, bf16, f->dim_qk, f->seqlen_k, f->heads_kv, batch, &f->k_stride,
-                         keys, 0));
-        ATTNI_TRY(encode(cuda, &p->v, f->v, bf16, f->dim_v, f->seqlen_k, f->heads_kv, batch, &f->v_stride,
-                         keys, 0));
+        ATTNI_TRY(
+            encode(cuda, &p->k, f->k, bf16, f->dim_qk, k.rows, f->heads_kv, k.batch, &f->k_stride, keys, 0));
+        ATTNI_TRY(
+            encode(cuda, &p->v, f->v, bf16, f->dim_v, k.rows, f->heads_kv, k.batch, &f->v_stride, keys, 0));
     } else { /* the kernel asks for heads that are not there, and gets zeros */
-        ATTNI_TRY(encode(cuda, &p->k, f->q, bf16, f->dim_qk, 1, f->heads_kv, batch, &f->q_stride, keys, 0));
+        ATTNI_TRY(encode(cuda, &p->k, f->q, bf16, f->dim_qk, 1, f->heads_kv, q.batch, &f->q_stride, keys, 0));
         p->v = p->k;
     }
     if (!f->o) return ATTN_OK; /* an accumulator's run */
-    return encode(cuda, &p->o, f->o, bf16, f->dim_v, f->seqlen_q, heads, batch, &f->o_stride, rows, pack);
+    return encode(cuda, &p->o, f->o, bf16, f->dim_v, q.rows, heads, q.batch, &f->o_stride, rows, pack);
 }
 
 /* The bias as the copy engine knows it, and what makes it one of raw scores. */
@@ -440,6 +451,9 @@ attn_status attni_hopper_launch(const attn_plan *plan, const attni_run *run) {
         ATTNI_TRY(take_ticket(cuda, run, &p.ticket));
     const int blocks = p.tiles < cuda->multiprocessors ? p.tiles : cuda->multiprocessors;
     const unsigned grid[3] = {(unsigned)blocks, 1, 1};
-    ATTNI_TRY(attni_cuda_launch(plan, made->hopper, grid, &p, run->stream));
+    if (made->sequences)
+        ATTNI_TRY(attni_cuda_launch_early(plan, made->hopper, grid, &p, run->stream));
+    else
+        ATTNI_TRY(attni_cuda_launch(plan, made->hopper, grid, &p, run->stream));
     return tiles.value_slices > 1 ? gather_pieces(plan, run, &p.forward, tiles.value_slices) : ATTN_OK;
 }

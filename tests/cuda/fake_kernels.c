@@ -298,7 +298,7 @@ static int run_sequences(const attni_forward_sm90_params *p) {
 static int are_sequences_right(const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
     long long sum = 0;
-    if (f->order != p->order || p->q.word[4] != 1) return 0;
+    if (f->order != p->order) return 0;
     for (int b = 0; b < f->batch; b++) {
         sum += f->order[b];
         for (int i = 0; i < ATTNI_MAPS; i++) {
@@ -334,13 +334,20 @@ static int is_hopper_variant_right(const attni_forward_sm90_params *p, const cha
            (f->window_left >= 0) == (strstr(name, "_window") != NULL);
 }
 
+/* A ragged tensor is one batch, of more rows than there can be. */
+static int whole_rows(int kind, int rows) { return kind == ATTNI_LENGTHS_RAGGED ? INT32_MAX : rows; }
+static int whole_batch(int kind, int batch) { return kind == ATTNI_LENGTHS_RAGGED ? 1 : batch; }
+
 /* Without keys the copy engine is shown a row of q, of no head that it is asked for. */
 static int are_keys_right(const attni_forward_sm90_params *p) {
     const attni_forward_params *f = &p->forward;
+    const int rows = whole_rows(f->lengths_k_kind, f->seqlen_k),
+              batch = whole_batch(f->lengths_k_kind, f->batch);
     if (f->seqlen_k > 0)
-        return is_map_right(&p->k, f->k, f->dim_qk, f->seqlen_k, f->heads_kv, f->batch, &f->k_stride, 0) &&
-               is_map_right(&p->v, f->v, f->dim_v, f->seqlen_k, f->heads_kv, f->batch, &f->v_stride, 0);
-    return is_map_right(&p->k, f->q, f->dim_qk, 1, f->heads_kv, f->batch, &f->q_stride, 0) &&
+        return is_map_right(&p->k, f->k, f->dim_qk, rows, f->heads_kv, batch, &f->k_stride, 0) &&
+               is_map_right(&p->v, f->v, f->dim_v, rows, f->heads_kv, batch, &f->v_stride, 0);
+    return is_map_right(&p->k, f->q, f->dim_qk, 1, f->heads_kv, whole_batch(f->lengths_q_kind, f->batch),
+                        &f->q_stride, 0) &&
            memcmp(&p->k, &p->v, sizeof p->k) == 0;
 }
 
@@ -348,11 +355,13 @@ static int is_hopper_launch_right(const attni_forward_sm90_params *p, const char
     const attni_forward_params *f = &p->forward;
     const int heads = f->pack ? f->heads_q * f->pack : f->heads_q;
     if (!is_hopper_variant_right(p, name)) return 0;
-    if (p->maps) return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_sequences_right(p);
+    if (p->maps && !are_sequences_right(p)) return 0;
+    const int rows = whole_rows(f->lengths_q_kind, f->seqlen_q),
+              batch = whole_batch(f->lengths_q_kind, f->batch);
     return p->tiles > 0 && (!p->ticket || *p->ticket == 0) && are_keys_right(p) &&
-           is_map_right(&p->q, f->q, f->dim_qk, f->seqlen_q, heads, f->batch, &f->q_stride, f->pack) &&
+           is_map_right(&p->q, f->q, f->dim_qk, rows, heads, batch, &f->q_stride, f->pack) &&
            (f->accum_mode != ATTNI_ACCUM_NONE ||
-            is_map_right(&p->o, f->o, f->dim_v, f->seqlen_q, heads, f->batch, &f->o_stride, f->pack));
+            is_map_right(&p->o, f->o, f->dim_v, rows, heads, batch, &f->o_stride, f->pack));
 }
 
 /* Packed heads count as those of keys; this undoes it. */

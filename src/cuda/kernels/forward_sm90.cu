@@ -554,6 +554,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const int warpgroup = uniform((int)threadIdx.x / 128);
     scheduler scheduled;
     bool any = false;
+    if (LENGTHS) {
+        wait_for_last(); /* sequences_sm90 */
+    }
     if (threadIdx.x == 0) {
         make_barriers(shared);
     } else if (threadIdx.x == 128 * WGS + 32) {

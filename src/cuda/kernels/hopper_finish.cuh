@@ -92,18 +92,27 @@ DEVICE void store_staged(const attni_forward_sm90_params *p, const tile_facts *t
     fence_async_proxy();
     named_barrier_sync(OWN + warpgroup, 128);
     if ((threadIdx.x & 127) == 0) {
-        const attni_tensor_map *map = maps_of(p, t->batch) + 3;
+        const attni_tensor_map *map = &p->q + 3;
+        int first = 0; /* the sequence's, in that map */
+        bool own = false; /* the map is of the sequence alone */
         if (LENGTHS) {
-            tensor_map_acquire(map);
+            const bool cut = t->row0 + (place + 1) * part_of(&p->forward) > t->rows;
+            const mapped_rows m = map_rows(p, 3, t->batch, (int)t->q_row0, 0, cut);
+            map = m.map;
+            first = m.row;
+            own = m.plane == 0;
+            if (cut) {
+                tensor_map_acquire(map);
+            }
         }
 #pragma unroll
         for (int i = 0; i < CHUNKS(DV); i++) {
+            const int row = first + t->row0 + place * part_of(&p->forward);
             if (PACKED) {
-                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->head * p->forward.pack,
-                          t->row0 + place * p->forward.part_queries, plane_of(t->batch));
+                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->head * p->forward.pack, row,
+                          own ? 0 : t->batch);
             } else {
-                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, t->row0 + place * 64, t->head,
-                          plane_of(t->batch));
+                tma_store(map, stage + i * O_CHUNK_BYTES, i * 64, row, t->head, own ? 0 : t->batch);
             }
         }
         tma_commit();

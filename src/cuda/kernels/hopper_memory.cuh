@@ -155,6 +155,9 @@ static_assert(!PASSING || (BR - 64 + BC - 1) / BC < STAGES,
 #elif WGS == 2 && SPLIT && !SLICED && BC / 4 * 3 + DV / 2 <= 152
 #define PRODUCER_REGISTERS 40 /* S, P and O are small, and it has more to choose */
 #define MATRIX_REGISTERS 232
+#elif WGS == 2 && LENGTHS && !SPLIT && !SLICED && BC / 4 * 3 + DV / 2 <= 160
+#define PRODUCER_REGISTERS 40 /* it has maps to choose */
+#define MATRIX_REGISTERS 232
 #elif WGS == 2
 #define PRODUCER_REGISTERS 24
 #define MATRIX_REGISTERS 240

@@ -22,22 +22,40 @@ DEVICE float power_of_two(int n) { return __int_as_float((127 + n) << 23); }
 
 /* ---------------------------------------------------------------- the producer: one thread, that copies */
 
-/* The maps Q, K, V, O of a sequence, and its batch coordinate in them. */
-DEVICE const attni_tensor_map *maps_of(const attni_forward_sm90_params *p, int batch) {
-    return LENGTHS ? p->maps + (i64)batch * ATTNI_MAPS : &p->q;
+/*
+ * Where a copy finds rows: in the map of a whole tensor or, if it may not pass the end of its sequence (cut), in that sequence's
+ * own map, which sequences_sm90 made. To look at such a one anew takes about as long as a copy does.
+ */
+struct mapped_rows {
+    const attni_tensor_map *map;
+    int row, plane; /* coordinates */
+};
+
+/* which: 0 Q, 1 K, 2 V, 3 O. first: the sequence's first row in a ragged tensor. */
+DEVICE mapped_rows map_rows(const attni_forward_sm90_params *p, int which, int batch, int first, int row,
+                            bool cut) {
+    mapped_rows m = {&p->q + which, row, batch};
+    if (LENGTHS && cut) {
+        m.map = p->maps + (i64)batch * ATTNI_MAPS + which;
+        m.plane = 0;
+    } else if (LENGTHS) {
+        const int kind = which == 0 || which == 3 ? p->forward.lengths_q_kind : p->forward.lengths_k_kind;
+        m.row += first;
+        m.plane = kind == ATTNI_LENGTHS_RAGGED ? 0 : batch;
+    }
+    return m;
 }
 
 /* Queries of a warpgroup. */
 DEVICE int part_of(const attni_forward_params *p) { return PACKED ? p->part_queries : 64; }
 
-DEVICE int plane_of(int batch) { return LENGTHS ? 0 : batch; }
-
 /* How far the producer is. K of a block goes before V of the block before it, across tiles. */
 struct producer {
     int blocks; /* whose K is under way */
     int row, head, batch; /* of the K that is next */
-    int due_row, due_head, due_batch; /* of the V that is due; row -1: none */
+    int due_row, due_head, due_batch; /* of the V that is due; row -1: none; batch ~b: in b's own map */
     int slice, due_slice; /* F8: which dims of V */
+    int keys, first; /* LENGTHS: of the sequence; its first key in a ragged tensor */
     bool turned; /* F8, TURNED: all of V is */
 };
 
@@ -48,13 +66,24 @@ DEVICE u64 keep_keys(const attni_forward_params *p) {
 }
 
 /* A block of K or of V into a slot. */
-DEVICE void load_block(const attni_forward_params *p, const attni_tensor_map *map, u32 to, u32 barrier,
-                       int chunks, int row, int head, int batch) {
+DEVICE void load_block(const attni_forward_params *p, const mapped_rows *m, u32 to, u32 barrier, int chunks,
+                       int head) {
     mbarrier_arrive_expect(barrier, (u32)chunks * CHUNK_BYTES);
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
-        tma_load(to + (u32)i * CHUNK_BYTES, map, barrier, i * CHUNK_COLUMNS, row, head, batch, keep_keys(p));
+        tma_load(to + (u32)i * CHUNK_BYTES, m->map, barrier, i * CHUNK_COLUMNS, m->row, head, m->plane,
+                 keep_keys(p));
     }
+}
+
+/* Whether the block of K that is next needs its sequence's own map. Hidden scores are replaced, so that it does no harm to
+ * read the next sequence's keys, but behind the last one there may be no memory; and a softcap looks at all scores. */
+DEVICE bool is_key_block_cut(const attni_forward_params *p, const producer *at) {
+    if (!LENGTHS || at->row + BC <= at->keys) {
+        return false;
+    }
+    return SOFTCAP || GENERAL || p->lengths_k_kind != ATTNI_LENGTHS_RAGGED ||
+           at->first + at->row + BC > p->lengths_k[p->batch];
 }
 
 #if F8
@@ -82,24 +111,39 @@ DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, cons
 DEVICE void load_due_values(const attni_forward_sm90_params *p, u32 shared, const producer *at) {
     if (at->due_row >= 0) {
         const u32 block = at->blocks - 1, stage = block % STAGES;
+        mapped_rows m = {&p->q + 2, at->due_row, at->due_batch};
+        if (LENGTHS && at->due_batch < 0) {
+            m = map_rows(p, 2, ~at->due_batch, 0, at->due_row, true);
+            tensor_map_acquire(m.map);
+        }
         mbarrier_sleep(AT(v_empty) + 8 * stage, (block / STAGES & 1) ^ 1);
-        load_block(&p->forward, maps_of(p, at->due_batch) + 2, AT(v) + stage * V_BYTES,
-                   AT(v_full) + 8 * stage, SLICES * CHUNKS(DV), at->due_row, at->due_head,
-                   plane_of(at->due_batch));
+        load_block(&p->forward, &m, AT(v) + stage * V_BYTES, AT(v_full) + 8 * stage, SLICES * CHUNKS(DV),
+                   at->due_head);
     }
 }
 #endif
 
 DEVICE void load_keys(const attni_forward_sm90_params *p, u32 shared, producer *at) {
     const u32 stage = (u32)at->blocks % STAGES;
+    const bool cut = is_key_block_cut(&p->forward, at);
+    const mapped_rows m = map_rows(p, 1, at->batch, at->first, at->row, cut);
+    if (cut) {
+        tensor_map_acquire(m.map);
+    }
     mbarrier_sleep(AT(k_empty) + 8 * stage, ((u32)at->blocks / STAGES & 1) ^ 1);
-    load_block(&p->forward, maps_of(p, at->batch) + 1, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage,
-               CHUNKS(D), at->row, at->head, plane_of(at->batch));
+    load_block(&p->forward, &m, AT(k) + stage * K_BYTES, AT(k_full) + 8 * stage, CHUNKS(D), at->head);
     load_due_values(p, shared, at);
     at->due_row = at->row;
     at->due_head = at->head;
     at->due_batch = at->batch;
     at->due_slice = at->slice;
+    if (LENGTHS && at->row + BC > at->keys) {
+        at->due_batch = ~at->batch;
+    } else if (LENGTHS) {
+        const mapped_rows due = map_rows(p, 2, at->batch, at->first, at->row, false);
+        at->due_row = due.row;
+        at->due_batch = due.plane;
+    }
     at->row -= BC;
     at->blocks++;
 }
@@ -121,11 +165,15 @@ DEVICE void wait_queries_empty(u32 shared, u32 turn) {
 DEVICE void load_place(const attni_forward_sm90_params *p, const tile_facts *t, u32 to, u32 barrier,
                        int place) {
     const int row = t->row0 + place * part_of(&p->forward), pack = p->forward.pack;
+    const bool cut = LENGTHS && row + part_of(&p->forward) > t->rows;
+    const mapped_rows m = map_rows(p, 0, t->batch, (int)t->q_row0, row, cut);
+    if (cut) {
+        tensor_map_acquire(m.map);
+    }
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS(D); chunk++) {
-        tma_load(to + chunk * 64 * 64 * 2, maps_of(p, t->batch), barrier, chunk * CHUNK_COLUMNS,
-                 PACKED ? t->head * pack : row, PACKED ? row : t->head, plane_of(t->batch),
-                 ATTNI_EVICT_FIRST);
+        tma_load(to + chunk * 64 * 64 * 2, m.map, barrier, chunk * CHUNK_COLUMNS,
+                 PACKED ? t->head * pack : m.row, PACKED ? m.row : t->head, m.plane, ATTNI_EVICT_FIRST);
     }
 }
 
@@ -153,7 +201,7 @@ DEVICE void load_apart(const attni_forward_sm90_params *p, const tile_facts *t, 
 }
 
 DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u32 shared) {
-    producer at = {0, 0, 0, 0, -1, 0, 0, 0, 0, false};
+    producer at = {0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, false};
 #if F8 && HALF
     bool first_pass = true;
 #endif
@@ -190,11 +238,6 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
             fence_async_proxy_global();
         }
 #endif
-        if (LENGTHS && (count == 0 || t->batch != at.batch)) {
-            for (int i = 0; i < 3; i++) {
-                tensor_map_acquire(maps_of(p, t->batch) + i);
-            }
-        }
         const int last = t->block_begin * BC;
         at.row = (ROTATED ? r->view[0].x : t->block_end - 1) * BC;
         at.head = divide(t->head, &p->forward.by_gqa);
@@ -203,6 +246,10 @@ DEVICE void produce(const attni_forward_sm90_params *p, shared_memory *memory, u
         }
         at.batch = t->batch;
         at.slice = t->slice;
+        if (LENGTHS) {
+            at.keys = t->keys;
+            at.first = (int)t->k_row0;
+        }
         if (APART) { /* those that have slots beside the last tile's */
             load_apart(p, t, shared, count, 0, Q_PARTS - WGS);
         }

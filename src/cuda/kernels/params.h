@@ -115,8 +115,8 @@ typedef struct attni_forward_params {
  * 64 columns, pack heads and part_queries rows.
  *
  * LENGTHS variants: sequences_sm90 goes before. It fills order, clears the ticket, and makes four maps of
- * each sequence, in this order, with the sequence's own begin and rows and a batch of 1: what lies beyond its
- * rows is then outside, read as zeros and never written.
+ * each sequence, in this order, with the sequence's own begin and rows: what lies beyond its rows is then outside, read as zeros
+ * and never written. Copies within a sequence go by q, k, v and o, which are the whole tensors' (of ragged ones rows without end).
  */
 typedef struct attni_forward_sm90_params {
     attni_tensor_map q, k, v, o;

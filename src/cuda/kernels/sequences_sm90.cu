@@ -57,6 +57,7 @@ DEVICE int place_of(const attni_forward_params *f, int sequence) {
 
 extern "C" __global__ void __launch_bounds__(ATTNI_SEQUENCES_THREADS)
     sequences_sm90(const __grid_constant__ attni_forward_sm90_params p) {
+    launch_next();
     const i64 index = (i64)blockIdx.x * ATTNI_SEQUENCES_THREADS + threadIdx.x;
     const int sequence = (int)(index / ATTNI_MAPS), which = (int)(index % ATTNI_MAPS);
     if (index == 0 && p.ticket) {
