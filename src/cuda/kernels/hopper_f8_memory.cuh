@@ -23,14 +23,10 @@ struct shared_memory {
     u8 turn_from[BC * 128], turn_to[TURNED_BYTES]; /* a block of V, for all */
 #endif
     u16 o[WGS][(DV + 63) / 64][64 * 64]; /* on its way out */
-#if HALF
-    union {
-        float q_scale[Q_SLOTS][BR]; /* of the rows */
-        u32 powers[128 * WGS]; /* as below; not at the same time */
-    };
-    int last_marked; /* tile of the first pass; params.h, again, has the one before */
-#else
     u32 powers[128 * WGS]; /* of each thread's rows of the tile before, for LSE: hopper_f8_float.cuh */
+#if HALF
+    float q_scale[Q_SLOTS][BR]; /* of the rows */
+    int last_marked; /* tile of the first pass; params.h, again, has the one before */
 #endif
 #if TURNED
     int turn_block; /* the turners' next, or -1 */

@@ -434,9 +434,8 @@ ATTNI_GEOMETRY void attni_forward_sm90_split(attni_forward_tiles *t, int few) {
 ATTNI_GEOMETRY int attni_forward_sm90_f8_shared(const attni_forward_tiles *t) {
     const int row = (t->d + 127) / 128 * 128;
     return t->q_slots * t->br * row + t->stages * t->bc * (t->turned ? row + t->dv : row + 128 + t->dv) +
-           t->br * t->dv * 2 + ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) +
-           (t->half ? t->q_slots * t->br * 4 + 24 : t->br * 8) +
-           (t->turned ? t->bc * (128 + t->dv) + 32 : 0) +
+           t->br * t->dv * 2 + ATTNI_SM90_RECORDS * ATTNI_SM90_RECORD_BYTES(t->br / 64) + t->br * 8 +
+           (t->half ? t->q_slots * t->br * 4 + 24 : 0) + (t->turned ? t->bc * (128 + t->dv) + 32 : 0) +
            (2 * ATTNI_SM90_RECORDS + 2 * t->q_slots + (t->turned ? 4 : 6) * t->stages) * 8;
 }
 
