@@ -255,7 +255,7 @@ static void floor_row(const attni_reference_head *head, int64_t i, const double 
         if (p[j] > 0.0) sizes += p[j] * size[j];
         most = fmax(most, p[j]);
     }
-    double lost = f8 ? 0x1p-12 * most : head->dtype_kv == ATTN_F16 ? 0x1p-25 : 0x1p-120;
+    double lost = f8 ? fmax(0x1p-12 * most, 0x1p-120) : head->dtype_kv == ATTN_F16 ? 0x1p-25 : 0x1p-120;
     *lse_floor = 4.0 * unit * (weighted + fabs(lse) + 1.0) + cut * sizes + short_sums;
 
     for (int64_t d = 0; d < head->dim_v; ++d) {

@@ -16,9 +16,10 @@
  *   3w sqrt(sum (P_j v_j)^2)     only for 16-bit V: three deviations of P rounded with w = 2^-11 or 2^-8
  *   sqrt(keys) max|v| 2^-120     P that underflows (2^-25 for f16 V, whose P has subnormals)
  * and for LSE 4u (sum P_j (A_j + c) + |LSE| + 1). With q, k and v of 8 bits P is rounded to e4m3, w =
- * 2^-4 and an underflow of 2^-12 of the row's largest P; and the matrix units, which alone
- * multiply 8 bits, keep 13 bits below the largest of 32 products and the running sum and cut off the rest of
- * each: up to 2^-10 of a sum of one sign. So O has 2^-10 sum P_j (A_j + 8) |v_j| more, LSE 2^-10 sum P_j A_j.
+ * 2^-4 and an underflow of 2^-12 of the row's largest P, or of 2^-120 where that is more, as beside a sink far
+ * above all scores: float32's exponents end there for every dtype; and the matrix units, which alone multiply
+ * 8 bits, keep 13 bits below the largest of 32 products and the running sum and cut off the rest of each: up
+ * to 2^-10 of a sum of one sign. So O has 2^-10 sum P_j (A_j + 8) |v_j| more, LSE 2^-10 sum P_j A_j.
  * Exponents, P and its sums may be f16 there: another 2^-9 |O|, and 2^-9 for LSE.
  * It shrinks with the row's own numbers, so that it hides no bug: a wrong key, mask or
  * scale moves O by far more than roundings do.
