@@ -29,12 +29,29 @@ static void ledger_free(void *user, void *pointer) {
     free(pointer);
 }
 
-/* What a program does with the library: the first status that is not ATTN_OK, with everything given back. */
-static attn_status live_through(ledger *l, const attn_problem *problem, const attn_tensors *tensors) {
+static attn_context_options ledger_options(ledger *l) {
     attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
     options.alloc = ledger_alloc;
     options.free = ledger_free;
     options.alloc_user = l;
+    return options;
+}
+
+/* Tensors whose q, k and v are the returned memory, of zeros; it and t->o are the caller's to free. */
+static float *make_tensors(const attn_problem *problem, attn_tensors *t) {
+    const size_t bytes =
+        (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
+    float *x = test_memory(bytes);
+    memset(x, 0, bytes);
+    *t = (attn_tensors)ATTN_TENSORS_INIT;
+    t->q = t->k = t->v = x;
+    t->o = test_memory(bytes);
+    return x;
+}
+
+/* What a program does with the library: the first status that is not ATTN_OK, with everything given back. */
+static attn_status live_through(ledger *l, const attn_problem *problem, const attn_tensors *tensors) {
+    attn_context_options options = ledger_options(l);
     options.threads = 2;
     attn_context *context;
     attn_status status = attn_context_create(ATTN_DEVICE_CPU, 0, &options, &context);
@@ -61,12 +78,8 @@ static attn_status live_through(ledger *l, const attn_problem *problem, const at
 }
 
 static void test_failures(const attn_problem *problem) {
-    attn_tensors t = ATTN_TENSORS_INIT;
-    size_t bytes = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
-    float *x = test_memory(bytes), *o = test_memory(bytes);
-    memset(x, 0, bytes);
-    t.q = t.k = t.v = x;
-    t.o = o;
+    attn_tensors t;
+    float *x = make_tensors(problem, &t);
     for (long long n = 1;; ++n) {
         ledger l = {0, n, 0};
         attn_status status = live_through(&l, problem, &t);
@@ -81,26 +94,19 @@ static void test_failures(const attn_problem *problem) {
         NEED(n < 10000);
     }
     free(x);
-    free(o);
+    free(t.o);
 }
 
 /* A run with a workspace of its own, and a lone run without one, allocate nothing. */
 static void test_quiet(const attn_problem *problem) {
     ledger l = {0, 0, 0};
-    attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
-    options.alloc = ledger_alloc;
-    options.free = ledger_free;
-    options.alloc_user = &l;
+    attn_context_options options = ledger_options(&l);
     attn_context *context;
     attn_plan *plan;
     NEED(attn_context_create(ATTN_DEVICE_CPU, 0, &options, &context) == ATTN_OK);
     NEED(attn_plan_create(context, problem, NULL, &plan) == ATTN_OK);
-    size_t bytes = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
-    float *x = test_memory(bytes), *o = test_memory(bytes);
-    memset(x, 0, bytes);
-    attn_tensors t = ATTN_TENSORS_INIT;
-    t.q = t.k = t.v = x;
-    t.o = o;
+    attn_tensors t;
+    float *x = make_tensors(problem, &t);
     attn_execution e = ATTN_EXECUTION_INIT;
     e.workspace_bytes = attn_plan_workspace_size(plan);
     e.workspace = test_memory(e.workspace_bytes);
@@ -112,7 +118,7 @@ static void test_quiet(const attn_problem *problem) {
     CHECK(l.calls == calls, "runs allocated %lld times", l.calls - calls);
     free(e.workspace);
     free(x);
-    free(o);
+    free(t.o);
     attn_plan_destroy(plan);
     attn_context_destroy(context);
     CHECK(l.live == 0, "%lld blocks stayed behind", l.live);
@@ -121,10 +127,7 @@ static void test_quiet(const attn_problem *problem) {
 /* Plans of ever longer sequences, as a prompt grows: their workspaces are one, the largest. */
 static void test_growing(const attn_problem *problem) {
     ledger l = {0, 0, 0};
-    attn_context_options options = ATTN_CONTEXT_OPTIONS_INIT;
-    options.alloc = ledger_alloc;
-    options.free = ledger_free;
-    options.alloc_user = &l;
+    attn_context_options options = ledger_options(&l);
     attn_context *context;
     NEED(attn_context_create(ATTN_DEVICE_CPU, 0, &options, &context) == ATTN_OK);
     attn_problem p = *problem;
@@ -145,12 +148,8 @@ static void test_growing(const attn_problem *problem) {
 
 /* The same problem again makes no plan anew, whatever its memory holds between the fields. */
 static void test_attention(const attn_problem *problem) {
-    size_t bytes = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
-    float *x = test_memory(bytes), *o = test_memory(bytes);
-    memset(x, 0, bytes);
-    attn_tensors t = ATTN_TENSORS_INIT;
-    t.q = t.k = t.v = x;
-    t.o = o;
+    attn_tensors t;
+    float *x = make_tensors(problem, &t);
     const struct {
         size_t begin, end;
     } gaps[] = {
@@ -168,7 +167,7 @@ static void test_attention(const attn_problem *problem) {
               c_library_calls - calls);
     }
     free(x);
-    free(o);
+    free(t.o);
 }
 
 int main(void) {

@@ -70,6 +70,19 @@ static inline void run_packed(const attn_plan *plan, const packed *made, const o
     device_copy_out(lse, d->lse, (size_t)made->rows * 4);
 }
 
+/* Twenty runs more have o's bits. */
+static inline void repeat_packed(const attn_plan *plan, const packed *made, const on_device *d, const void *o,
+                                 const char *what, int kind) {
+    void *again = test_memory((size_t)made->o_count * 2);
+    float *lse = test_memory((size_t)made->rows * 4);
+    for (int i = 0; i < 20; i++) {
+        run_packed(plan, made, d, again, lse);
+        CHECK(memcmp(o, again, (size_t)made->o_count * 2) == 0, "%s %d: other bits in run %d", what, kind, i);
+    }
+    free(again);
+    free(lse);
+}
+
 /* o and lse beside those of another way, which made holds; what and kind say of which problem. */
 static inline void compare_packed(const packed *made, attn_dtype dtype, const void *o, const float *lse,
                                   const char *what, int kind) {
