@@ -239,6 +239,34 @@ static void test_tolerance(void) {
     }
 }
 
+/* Beside a sink so many powers of two above all scores P is below float32's numbers, or not: then a 0 is wrong. */
+static void test_far_sink(attn_dtype dtype, attn_dtype dtype_o, double powers, int may_vanish) {
+    enum { KEYS = 4, DIM = 16 };
+    unsigned char q[DIM * 2] = {0}, k[KEYS * DIM * 2] = {0}, v[KEYS * DIM * 2]; /* scores of 0 */
+    const float sink = (float)(powers * 0.69314718055994531);
+    const double zeros[DIM] = {0};
+    double o[DIM], naive[DIM], o_floor[DIM], lse, lse_naive, lse_floor, cut;
+    for (int i = 0; i < KEYS * DIM; ++i) attni_reference_store(v, dtype, i, 1.0 + i % 4 * 0.25);
+    attn_problem p = ATTN_PROBLEM_INIT;
+    p.heads_q = p.heads_kv = p.batch = p.seqlen_q = 1;
+    p.seqlen_k = KEYS;
+    p.dim_qk = p.dim_v = DIM;
+    p.dtype_q = p.dtype_kv = dtype;
+    p.dtype_o = dtype_o;
+    p.has_sinks = 1;
+    attn_tensors t = ATTN_TENSORS_INIT;
+    t.q = q;
+    t.k = k;
+    t.v = v;
+    t.sinks = &sink;
+    const attni_reference_result result = {o, &lse, naive, &lse_naive, o_floor, &lse_floor, &cut};
+    NEED(attni_reference_forward(&p, &t, &result) == 0);
+    const attni_tolerance_arrays arrays = {1,       DIM,     zeros, o, naive,
+                                           o_floor, dtype_o, NULL,  0, dtype >= ATTN_F8_E4M3};
+    CHECK(o[0] > 0.0 && attni_tolerance_judge(&arrays).holds == may_vanish,
+          "dtype %d, a sink %g powers of two above: 0 for %g, allowed %g", dtype, powers, o[0], o_floor[0]);
+}
+
 static attni_tolerance_arrays arrays_of(const attni_problems_case *c, int is_lse, const double *out) {
     const attni_reference_result *t = &c->truth;
     attni_tolerance_arrays arrays = {attni_reference_lse_count(&c->problem, &c->tensors),
@@ -330,6 +358,10 @@ int main(void) {
     test_dropout();
     test_small();
     test_tolerance();
+    for (int dtype = ATTN_BF16; dtype <= ATTN_F8_E5M2; ++dtype) {
+        test_far_sink((attn_dtype)dtype, ATTN_BF16, 127.6, 1);
+        test_far_sink((attn_dtype)dtype, ATTN_BF16, 116.0, 0);
+    }
     test_generator();
     return test_report();
 }
