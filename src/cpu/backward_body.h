@@ -31,6 +31,9 @@
  * writing dQ once for each BACKWARD_DEPTH keys: 8 bytes for 10 BACKWARD_DEPTH operations. Where heads are few, tasks wait
  * for one another.
  *
+ * The including file may bring full register tiles of its own (BACKWARD_OWN_TILES): own_rows_tile, and own_dims_tile for
+ * depths of whole fours. They add in the order of those here.
+ *
  * A group works on the keys that some of its rows see, in whole steps; S, dP and dQ on those that a sub sees, with
  * zeros in between.
  *
@@ -106,6 +109,13 @@ SIMD_INLINE void rows_tiles(const int nv, const float *a, int64_t count, const f
 
 static void rows_product(int nv, const float *a, int64_t count, const float *b, int64_t depth,
                          const float *next, float *c) {
+#ifdef BACKWARD_OWN_TILES
+    if (nv == FORWARD_NV) {
+        for (int64_t j = 0; j < count; j += FORWARD_MR, next += depth / SIMD_LANES * AHEAD_LINES * 16)
+            own_rows_tile(a + j * depth, b, depth, next, c + j * FORWARD_SUB_ROWS);
+        return;
+    }
+#endif
     switch (nv) {
 #if FORWARD_NV >= 3
     case 3: rows_tiles(3, a, count, b, depth, next, c); break;
@@ -168,6 +178,14 @@ SIMD_INLINE void dims_tile(const int by_keys, const int nv, const dims_factors *
 SIMD_INLINE void dims_strip(const int by_keys, const int nv, const dims_factors *x, int64_t rows) {
     const int64_t size = BACKWARD_MR * nv * SIMD_LANES;
     float *c = x->c;
+#ifdef BACKWARD_OWN_TILES
+    if (nv == BACKWARD_NV && x->block % 4 == 0 && x->depth % x->block == 0) {
+        for (int64_t r = 0; r < rows; r += BACKWARD_MR, c += size)
+            own_dims_tile(by_keys, x->a + r * (by_keys ? FORWARD_SUB_ROWS : 1), x->b, x->block,
+                          x->depth / x->block, c);
+        return;
+    }
+#endif
     for (int64_t r = 0; r < rows; r += BACKWARD_MR, c += size) {
         for (int64_t i = 0; i < size; i += 16) simd_prefetch_far(c + size + i);
         dims_tile(by_keys, nv, x, x->a + r * (by_keys ? FORWARD_SUB_ROWS : 1), c);

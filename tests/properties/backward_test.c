@@ -5,7 +5,7 @@
 #include "packed.h"
 #include "reference/problems.h"
 
-enum { PROBLEMS = 150, REPEATS = 1000, OUTPUTS = ATTNI_PROBLEMS_DSINKS - ATTNI_PROBLEMS_DQ + 1 };
+enum { PROBLEMS = 150, LARGE = 100, REPEATS = 1000, OUTPUTS = ATTNI_PROBLEMS_DSINKS - ATTNI_PROBLEMS_DQ + 1 };
 
 static attn_status run(attni_problems_case *c, const attn_plan *plan) {
     attni_problems_poison_gradients(c);
@@ -253,6 +253,24 @@ static void test_trouble(attn_context *context, attn_isa isa, attn_dtype dtype, 
     gradients_free(&g);
 }
 
+/* Many rows and keys of many dims, which the random problems of `attn check` have not: whole tiles of every kernel. */
+static void test_large(attn_context *context, uint64_t seed) {
+    const attni_problems_limits limits = {.work = 4000000};
+    attni_problems_case c;
+    NEED(attni_problems_make_backward(&c, seed, &limits) == 0);
+    FOR_EACH_TIER(isa) {
+        attn_plan *plan = test_plan(context, &c.problem, isa, 2);
+        if (!plan) continue;
+        char message[1024] = "";
+        double ratio;
+        NEED(run(&c, plan) == ATTN_OK);
+        CHECK(attni_problems_verify_gradients(&c, &ratio, message, sizeof message), "isa %d: %s", isa,
+              message);
+        attn_plan_destroy(plan);
+    }
+    attni_problems_free(&c);
+}
+
 int main(void) {
     attn_context *context = test_context(0);
     attni_random random = {17};
@@ -271,6 +289,7 @@ int main(void) {
         for (int in = 0; in < 3; ++in) test_trouble(context, isa, dtype, in);
     }
     for (int round = 0; round < 40; ++round) test_pieces(context, &random);
+    for (uint64_t seed = 5000; seed < 5000 + LARGE; ++seed) test_large(context, seed);
     attn_context_destroy(context);
     return test_report();
 }

@@ -24,6 +24,8 @@
 #define BACKWARD_KEYS 2112
 #define BACKWARD_GROUP 2
 
+#include "cpu/x86/backward_tiles_avx512.h"
+
 #include "cpu/backward_body.h"
 #include "cpu/kernels.h"
 
