@@ -24,7 +24,7 @@ text = re.sub(r"/\*.*?\*/", "", open("src/cuda/kernels.def").read(), flags=re.S)
 for row in re.findall(r"ATTNI_CUDA_KERNEL\(([^)]*)\)", text):
     print("|".join(re.sub(r"\s+", " ", field).strip().strip('"') for field in row.split(",")))
 PYTHON
-if "$attn" precompile --help >/dev/null 2>&1; then
+if "$attn" precompile --list --capability 80 >/dev/null 2>&1; then
     # One dtype for each architecture: they compile to the same code but for the instructions' type.
     for pair in 80:bf16 90:f16 90:f8_e4m3; do
         "$attn" precompile --list --capability "${pair%:*}" --dtype "${pair#*:}" --dims 32,96,64,320,256 --dims-v 32,96,256,160,256 |

@@ -19,7 +19,7 @@ COMMANDS = ("run", "check", "bench", "info", "io", "split", "plot", "trace")
 
 def test_help():
     out = succeeds("--help")
-    for command in COMMANDS:
+    for command in (*COMMANDS, "precompile"):
         assert re.search(rf"^ +{command} ", out, re.M), f"{command} is not in the help"
         help_text = succeeds(command, "--help")
         assert help_text.startswith(f"usage: attn {command}"), help_text
@@ -70,6 +70,7 @@ def test_usage_names_flag_value_and_allowed():
     refuses(2, "run", *files, "--window", "3,-2", says=["--window", "3,-2"])
     refuses(2, "run", *files, "--dropout", "1", says=["--dropout", "1"])
     refuses(2, "run", *files, "--softcap", "-1", says=["--softcap", "-1"])
+    refuses(2, "run", *files, "--o", "x.npy", "--lse", "x.npy", says=["--o", "--lse", "x.npy"])
     refuses(2, "run", *files, "--tolerance", "1", says=["--tolerance", "--compare"])
     refuses(2, "run", *files, "--compare", "x", "--tolerance", "-1", says=["--tolerance", "-1"])
     refuses(2, "run", *files, "--lengths-k", "a", "--cu-seqlens-k", "b", says=["--lengths-k", "--cu-seqlens-k"])

@@ -55,7 +55,13 @@ int tool_failure(const char *command, const char *format, ...) {
 
 #if !ATTNI_HAVE_CUDA
 int attn_tool_precompile(int argc, char **argv) {
-    (void)argc;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
+        printf("usage: attn precompile [OPTION]...\n\n"
+               "Compiles CUDA kernels into the disk cache. Not here:\n" TOOL_NO_CUDA "\n"
+               "  --help                      this text\n");
+        return TOOL_OK;
+    }
     return tool_usage_error(argv[0], TOOL_NO_CUDA);
 }
 #endif

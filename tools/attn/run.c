@@ -110,7 +110,11 @@ static int parse(int argc, char **argv, settings *s) {
                                   NULL};
     const int status = flags_parse(&command, argc, argv);
     in->dtype_o = dtype_o - 1;
-    if (status != FLAGS_GO || isnan(s->tolerance)) return status;
+    if (status != FLAGS_GO) return status;
+    if (in->o != NULL && in->lse != NULL && strcmp(in->o, in->lse) == 0)
+        return tool_usage_error("run", "--o and --lse are both '%s'; one would take the other's place",
+                                in->o);
+    if (isnan(s->tolerance)) return FLAGS_GO;
     if (s->compare == NULL) return tool_usage_error("run", "--tolerance is given without --compare");
     if (s->tolerance < 0)
         return tool_usage_error("run", "--tolerance is %g; allowed is 0 and above", s->tolerance);
