@@ -149,13 +149,14 @@ static int64_t or_packed(int64_t stride, int64_t packed) {
     return stride == ATTN_STRIDE_PACKED ? packed : stride;
 }
 
-static int64_t tensor_extent(const attn_problem *p, attn_strides s, int64_t seqlen, int64_t heads,
-                             int64_t dim) {
-    const int64_t sizes[4] = {p->batch, seqlen, heads, dim};
+/* total: ragged rows, which lie end to end and know no batch stride; -1: they are not ragged. */
+static int64_t tensor_extent(const attn_problem *p, attn_strides s, int64_t total, int64_t seqlen,
+                             int64_t heads, int64_t dim) {
+    const int64_t sizes[4] = {total < 0 ? p->batch : 1, total < 0 ? seqlen : total, heads, dim};
     int64_t strides[4] = {0, 0, or_packed(s.heads, dim), 1};
     if (seqlen > RUN_LIMIT || heads > RUN_LIMIT) return -1;
     strides[1] = or_packed(s.seqlen, heads * dim);
-    strides[0] = or_packed(s.batch, seqlen * heads * dim);
+    strides[0] = total < 0 ? or_packed(s.batch, seqlen * heads * dim) : 0;
     return extent(4, sizes, strides);
 }
 
@@ -175,9 +176,24 @@ static void *make(int64_t elements, size_t size, int fill) {
     return memory;
 }
 
+/*
+ * Lengths of each sequence, or their sums so far: the plan's where the input is at its end, at times one more, which
+ * is clamped. Returns the sum, or -1 where sequences do not lie end to end.
+ */
+static int64_t take_lengths(reader *r, attn_lengths kind, int64_t batch, int64_t seqlen, int32_t *lengths) {
+    const int ragged = kind == ATTN_LENGTHS_RAGGED;
+    lengths[0] = 0;
+    for (int64_t b = 0; b < batch; b++) {
+        const int32_t length = (int32_t)((seqlen + take_byte(r)) % (seqlen + 2));
+        lengths[b + ragged] = ragged ? lengths[b] + length : length;
+    }
+    return ragged ? lengths[batch] : -1;
+}
+
 /* The gradients, packed, after a forward: their strides are left alone. */
-static void run_backward(const attn_plan *plan, const attn_problem *p, attn_tensors t, float *lse) {
-    const int64_t heads = p->heads_q, rows = p->batch * p->seqlen_q, keys = p->batch * p->seqlen_k;
+static void run_backward(const attn_plan *plan, const attn_problem *p, attn_tensors t, float *lse,
+                         int64_t rows, int64_t keys) {
+    const int64_t heads = p->heads_q;
     if (rows * heads * 2048 > RUN_LIMIT || keys * p->heads_kv * 2048 > RUN_LIMIT) return;
     void *blocks[] = {make(rows * heads * p->dim_v, 4, 0x3c),
                       make(rows * heads * p->dim_qk, 4, 0),
@@ -197,29 +213,21 @@ static void run_backward(const attn_plan *plan, const attn_problem *p, attn_tens
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
 }
 
-/* Every tensor lies in a block of exactly its size. */
-static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
-    int64_t extents[] = {tensor_extent(p, p->q, p->seqlen_q, p->heads_q, p->dim_qk),
-                         tensor_extent(p, p->k, p->seqlen_k, p->heads_kv, p->dim_qk),
-                         tensor_extent(p, p->v, p->seqlen_k, p->heads_kv, p->dim_v),
-                         tensor_extent(p, p->o, p->seqlen_q, p->heads_q, p->dim_v),
-                         p->has_bias ? score_extent(p, p->bias) : 0,
-                         p->has_mask ? score_extent(p, p->mask_strides) : 0};
+/* Every tensor lies in a block of exactly its size; total_q and total_k are those of ragged ones, else -1. */
+static void run_lengths(const attn_plan *plan, const attn_problem *p, reader *r, const int32_t *lengths_q,
+                        const int32_t *lengths_k, int64_t total_q, int64_t total_k) {
+    const int64_t extents[] = {tensor_extent(p, p->q, total_q, p->seqlen_q, p->heads_q, p->dim_qk),
+                               tensor_extent(p, p->k, total_k, p->seqlen_k, p->heads_kv, p->dim_qk),
+                               tensor_extent(p, p->v, total_k, p->seqlen_k, p->heads_kv, p->dim_v),
+                               tensor_extent(p, p->o, total_q, p->seqlen_q, p->heads_q, p->dim_v),
+                               p->has_bias ? score_extent(p, p->bias) : 0,
+                               p->has_mask ? score_extent(p, p->mask_strides) : 0};
     for (size_t i = 0; i < sizeof extents / sizeof extents[0]; i++)
         if (extents[i] < 0) return;
-    /* Ragged tensors ignore their batch strides, and a stride between batches of slopes may be anything. */
-    if (p->lengths_q == ATTN_LENGTHS_RAGGED || p->lengths_k == ATTN_LENGTHS_RAGGED) return;
-    if (p->alibi_stride_batch < 0 || p->alibi_stride_batch > 4096) return;
-    if (p->batch > 64 || p->heads_q > 64 || p->batch * p->heads_q * p->seqlen_q * p->seqlen_k > 200000)
-        return;
-
+    const int64_t rows = total_q < 0 ? p->batch * p->seqlen_q : total_q;
+    const int64_t keys = total_k < 0 ? p->batch * p->seqlen_k : total_k;
     const int fill = take_byte(r) % 4 == 0 ? 0xff : 0x3c; /* all NaN, or small numbers in every dtype */
     attn_tensors t = ATTN_TENSORS_INIT;
-    int32_t *lengths_q = make(p->batch, 4, 0), *lengths_k = make(p->batch, 4, 0);
-    for (int64_t b = 0; b < p->batch; b++) {
-        lengths_q[b] = (int32_t)(take_byte(r) % (p->seqlen_q + 1));
-        lengths_k[b] = (int32_t)(take_byte(r) % (p->seqlen_k + 1));
-    }
     void *blocks[] = {make(extents[0], p->dtype_q == ATTN_F32 ? 4 : 2, fill),
                       make(extents[1], p->dtype_kv == ATTN_F32 ? 4 : 2, fill),
                       make(extents[2], p->dtype_kv == ATTN_F32 ? 4 : 2, fill),
@@ -228,7 +236,7 @@ static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
                       make(extents[5], 1, 1),
                       make(p->heads_q + p->batch * p->alibi_stride_batch, 4, 0x3c),
                       make(p->heads_q, 4, 0x3c),
-                      make(p->batch * p->heads_q * p->seqlen_q, 4, 0)};
+                      make(rows * p->heads_q, 4, 0)};
     t.q = blocks[0];
     t.k = blocks[1];
     t.v = blocks[2];
@@ -240,6 +248,7 @@ static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
     t.lse = take_byte(r) % 2 ? blocks[8] : NULL;
     t.lengths_q = lengths_q;
     t.lengths_k = lengths_k;
+    t.total_q = rows;
     t.query_start = take_byte(r) < 128 ? ATTN_POSITION_DEFAULT : take_size(r);
     t.key_start = take_byte(r) < 128 ? ATTN_POSITION_DEFAULT : take_size(r);
     t.seqlen_k = take_byte(r) < 128 ? ATTN_LENGTH_DEFAULT : take_size(r);
@@ -253,10 +262,21 @@ static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
             demand(o >= 0 && o <= 1.01 * value);
         }
     }
-    if (p->needs_backward) run_backward(plan, p, t, blocks[8]);
+    if (p->needs_backward) run_backward(plan, p, t, blocks[8], rows, keys);
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
+}
+
+static void run(const attn_plan *plan, const attn_problem *p, reader *r) {
+    /* A stride between batches of slopes may be anything. */
+    if (p->alibi_stride_batch < 0 || p->alibi_stride_batch > 4096) return;
+    if (p->batch > 64 || p->heads_q > 64 || p->batch * p->heads_q * p->seqlen_q * p->seqlen_k > 200000)
+        return;
+    int32_t *lengths_q = make(p->batch + 1, 4, 0), *lengths_k = make(p->batch + 1, 4, 0);
+    const int64_t total_q = take_lengths(r, p->lengths_q, p->batch, p->seqlen_q, lengths_q);
+    const int64_t total_k = take_lengths(r, p->lengths_k, p->batch, p->seqlen_k, lengths_k);
+    run_lengths(plan, p, r, lengths_q, lengths_k, total_q, total_k);
     free(lengths_q);
     free(lengths_k);
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
 }
 
 /* Valid problems may want terabytes: more than this is out of memory. */
