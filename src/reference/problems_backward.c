@@ -211,6 +211,7 @@ static int judge(attni_problems_case *c, attni_reference_gradient gradient, doub
     arrays.floor = c->gradients.floor[gradient];
     arrays.dtype = rows ? tensor_of(&c->problem, which).dtype : ATTN_F32;
     arrays.cut = NULL;
+    arrays.on_gpu = arrays.is_lse = 0;
     arrays.is_gradient = 1;
     arrays.is_f8 = 0;
     attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);

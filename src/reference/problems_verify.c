@@ -192,6 +192,8 @@ static int judge(const attni_problems_case *c, int is_lse, const double *out, do
     arrays.floor = is_lse ? t->lse_floor : t->o_floor;
     arrays.dtype = is_lse ? ATTN_F32 : c->problem.dtype_o;
     arrays.cut = is_lse && c->on_gpu ? t->lse_cut : NULL;
+    arrays.on_gpu = c->on_gpu;
+    arrays.is_lse = is_lse;
     arrays.is_gradient = 0;
     arrays.is_f8 = c->problem.dtype_q >= ATTN_F8_E4M3;
     attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);

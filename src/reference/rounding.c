@@ -21,16 +21,26 @@ attn_dtype attni_reference_p_dtype(attn_dtype dtype_v) {
     return dtype_v == ATTN_F8_E5M2 ? ATTN_F8_E4M3 : dtype_v;
 }
 
+/* From a number of x's size to the next. */
+static double step_of(double x, attn_dtype dtype) {
+    int exponent;
+    frexp(x, &exponent); /* |x| is in [2^(exponent - 1), 2^exponent) */
+    exponent = x == 0.0 ? formats[dtype].lowest : exponent - 1;
+    if (exponent < formats[dtype].lowest) exponent = formats[dtype].lowest;
+    return ldexp(1.0, exponent - (formats[dtype].digits - 1));
+}
+
+double attni_reference_half_step(double x, attn_dtype dtype) { return 0.5 * step_of(x, dtype); }
+
+double attni_reference_overflow(attn_dtype dtype) {
+    return formats[dtype].largest + 0.5 * step_of(formats[dtype].largest, dtype);
+}
+
 double attni_reference_round(double x, attn_dtype dtype) {
     if (dtype == ATTN_F32) return (double)(float)x;
     if (x == 0.0 || !isfinite(x)) return x;
 
-    int digits = formats[dtype].digits, lowest = formats[dtype].lowest;
-    int exponent;
-    frexp(x, &exponent);
-    exponent -= 1; /* |x| is in [2^exponent, 2^(exponent + 1)) */
-    int quantum = (exponent > lowest ? exponent : lowest) - (digits - 1);
-    double rounded = ldexp(rint(ldexp(x, -quantum)), quantum);
+    double step = step_of(x, dtype), rounded = rint(x / step) * step;
     if (!(fabs(rounded) > formats[dtype].largest)) return rounded;
     return dtype == ATTN_F8_E4M3 ? (double)NAN : copysign((double)INFINITY, x);
 }

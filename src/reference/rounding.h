@@ -24,6 +24,12 @@ attn_dtype attni_reference_p_dtype(attn_dtype dtype_v);
 /* x as the dtype holds it, beyond its range infinity, or in e4m3, which has none, NaN. */
 double attni_reference_round(double x, attn_dtype dtype);
 
+/* The most that rounding a number of x's size can be off by: half the distance to the next one. */
+double attni_reference_half_step(double x, attn_dtype dtype);
+
+/* The least number that rounds to infinity. */
+double attni_reference_overflow(attn_dtype dtype);
+
 /* Element index of an array. The base needs no alignment. */
 double attni_reference_load(const void *base, attn_dtype dtype, int64_t index);
 void attni_reference_store(void *base, attn_dtype dtype, int64_t index, double x);

@@ -2,14 +2,21 @@
  * How far from the oracle an answer may be: the project's one definition. For every element of O,
  * and of LSE, that a run writes:
  *
- *   |out - ref|  <=  2 max|naive - ref|  +  2 max|round(ref) - ref|  +  floor
+ *   |out - ref|  <=  2 max|naive - ref|  +  2 rounding  +  floor      max and rounding of its row
  *   ||out - ref||  <=  1.5 ||naive - ref||  +  floor of the norm
  *
- * ref is the oracle's float64, naive is naive.c's float32, round rounds to the output's dtype, the
- * maxima and norms run over the whole tensor. Every comparison is !(diff <= tolerance), so that NaN
- * fails; where round(ref) is inf or nan, out must be the same inf or nan, and nowhere else.
+ * ref is the oracle's float64, naive is naive.c's float32, rounding is half of the output dtype's step at the row's
+ * largest number, norms run over the whole tensor. A row of O is the dim_v numbers of a query and head: were the
+ * maximum the tensor's, a row of logits of 10^4 would excuse all others. LSE has one number a row, where naive may be
+ * right by luck: for it, 2 floor max(|naive - ref| / floor) of all rows takes the place of 2 max|naive - ref|.
  *
- * Why a floor. On a problem of a few rows naive may be right by luck, and then says nothing. The floor is
+ * On a GPU the maxima still run over the whole tensor: in f16 forward_sm90 keeps the largest p of a row near 2^-9, so that
+ * what is 2^-15 of it is 0, and a row whose large ones dropout took, or a zero in V, may be off by more than its own naive.
+ *
+ * Every comparison is !(diff <= tolerance), so that NaN fails. Where ref is NaN or inf, out must be the same, and NaN
+ * nowhere else. An out that is inf beside a finite ref counts as the least number that rounds to it.
+ *
+ * Why a floor. In a row of a few numbers naive may be right by luck, and then says nothing. The floor is
  * what first-order error analysis grants to any honest float32 kernel, element by element (u = 2^-24,
  * P_j the probability, A_j the sum of the sizes of the terms that score j was added up from):
  *   4u (sum P_j (A_j + c) |v_j|  +  |O| sum P_j (A_j + c))     c = 8 + sqrt(keys): exp, sums, rescales
@@ -55,6 +62,8 @@ typedef struct attni_tolerance_arrays {
     const double *out, *ref, *naive, *floor;
     attn_dtype dtype; /* of out */
     const double *cut; /* null: no matrix unit had part in it */
+    int on_gpu;        /* the maxima are the tensor's */
+    int is_lse;        /* one number a row: maxima in floors, of all rows */
     int is_gradient;  /* three times as much is allowed */
     int is_f8;        /* q, k and v have 8 bits: in the norm the floors of all rows count */
 } attni_tolerance_arrays;

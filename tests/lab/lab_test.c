@@ -96,11 +96,20 @@ static attni_tolerance_verdict judge_arrays(const float *got, attni_tolerance_ar
     return verdict;
 }
 
-static attni_tolerance_verdict judge(const float *got, int64_t rows, int64_t dim, const double *ref,
-                                     const double *naive, const double *floor_of) {
+static attni_tolerance_verdict judge_o(const lab_problem *p, const oracle *truth) {
     const attni_tolerance_arrays arrays = {
-        .rows = rows, .dim = dim, .ref = ref, .naive = naive, .floor = floor_of};
-    return judge_arrays(got, arrays);
+        .rows = p->rows, .dim = p->dim, .ref = truth->o, .naive = truth->o_naive, .floor = truth->o_floor};
+    return judge_arrays(p->o, arrays);
+}
+
+static attni_tolerance_verdict judge_lse(const lab_problem *p, const oracle *truth) {
+    const attni_tolerance_arrays arrays = {.rows = p->rows,
+                                           .dim = 1,
+                                           .ref = truth->lse,
+                                           .naive = truth->lse_naive,
+                                           .floor = truth->lse_floor,
+                                           .is_lse = 1};
+    return judge_arrays(p->lse, arrays);
 }
 
 static attni_tolerance_verdict judge_gradient(const float *got, int64_t rows, int64_t dim,
@@ -201,15 +210,13 @@ static void test_random_problems(void) {
                 continue;
             }
             ran++;
-            const attni_tolerance_verdict o =
-                judge(p.o, p.rows, p.dim, truth.o, truth.o_naive, truth.o_floor);
+            const attni_tolerance_verdict o = judge_o(&p, &truth);
             CHECK(o.holds, "%s: O is off by %g, %g allowed",
                   problem_text(&machine, algorithm, LAB_FORWARD, &p), o.error, o.allowed);
             if (algorithm == LAB_FLASH1)
                 for (int64_t r = 0; r < p.rows; r++) p.lse[r] = p.m[r] + logf(p.l[r]);
             if (algorithm >= LAB_FLASH1) {
-                const attni_tolerance_verdict lse =
-                    judge(p.lse, p.rows, 1, truth.lse, truth.lse_naive, truth.lse_floor);
+                const attni_tolerance_verdict lse = judge_lse(&p, &truth);
                 CHECK(lse.holds, "%s: LSE is off by %g, %g allowed",
                       problem_text(&machine, algorithm, LAB_FORWARD, &p), lse.error, lse.allowed);
             }
@@ -362,10 +369,8 @@ static void test_warps(void) {
                   (long long)p.keys, (long long)tiles.br, (long long)tiles.bc, warps);
             CHECK((counted.exchange == 0) == (split == LAB_SPLIT_Q), "%lld bytes exchanged",
                   (long long)counted.exchange);
-            const attni_tolerance_verdict o =
-                judge(p.o, p.rows, p.dim, truth.o, truth.o_naive, truth.o_floor);
-            const attni_tolerance_verdict lse =
-                judge(p.lse, p.rows, 1, truth.lse, truth.lse_naive, truth.lse_floor);
+            const attni_tolerance_verdict o = judge_o(&p, &truth);
+            const attni_tolerance_verdict lse = judge_lse(&p, &truth);
             CHECK(o.holds && lse.holds, "%s: O is off by %g, LSE by %g", lab_split_names[s], o.error,
                   lse.error);
         }

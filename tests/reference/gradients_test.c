@@ -187,6 +187,7 @@ static attni_tolerance_verdict judge(const attni_problems_case *c, int which, co
     arrays.floor = c->gradients.floor[which];
     arrays.dtype = which == 0 ? p->dtype_q : which < 3 ? p->dtype_kv : ATTN_F32;
     arrays.cut = NULL;
+    arrays.on_gpu = arrays.is_lse = 0;
     arrays.is_gradient = 1;
     arrays.is_f8 = 0;
     return attni_tolerance_judge(&arrays);

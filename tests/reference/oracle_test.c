@@ -60,6 +60,15 @@ static void test_rounding(void) {
         double got = attni_reference_round(cases[i].from, cases[i].dtype);
         CHECK(got == cases[i].to, "%a rounds to %a, not to %a", cases[i].from, got, cases[i].to);
     }
+    CHECK(attni_reference_half_step(1.0, ATTN_BF16) == 0x1p-8 &&
+              attni_reference_half_step(-1.99, ATTN_F32) == 0x1p-24 &&
+              attni_reference_half_step(0.0, ATTN_F16) == 0x1p-25 &&
+              attni_reference_half_step(0x1p-130, ATTN_BF16) == 0x1p-134,
+          "half a step");
+    CHECK(attni_reference_overflow(ATTN_F16) == 65520.0 &&
+              attni_reference_overflow(ATTN_F32) == 0x1.ffffffp127 &&
+              attni_reference_overflow(ATTN_BF16) == 0x1.ffp127,
+          "the least number that overflows");
 }
 
 /* The known answers that come with Random123. */
@@ -221,7 +230,8 @@ static void test_tolerance(void) {
     const double naive[] = {1.25, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)INFINITY};
     const double floors[] = {0.5, (double)NAN, ATTNI_REFERENCE_UNWRITTEN, (double)NAN};
     double out[] = {1.75, (double)NAN, 5.0, (double)INFINITY};
-    attni_tolerance_arrays arrays = {4, 1, out, ref, naive, floors, ATTN_F32, NULL, 0, 0};
+    attni_tolerance_arrays arrays = {
+        .rows = 4, .dim = 1, .out = out, .ref = ref, .naive = naive, .floor = floors, .dtype = ATTN_F32};
     const struct {
         double first, second, last;
         int holds;
@@ -261,28 +271,110 @@ static void test_far_sink(attn_dtype dtype, attn_dtype dtype_o, double powers, i
     t.sinks = &sink;
     const attni_reference_result result = {o, &lse, naive, &lse_naive, o_floor, &lse_floor, &cut};
     NEED(attni_reference_forward(&p, &t, &result) == 0);
-    const attni_tolerance_arrays arrays = {1,       DIM,     zeros, o, naive,
-                                           o_floor, dtype_o, NULL,  0, dtype >= ATTN_F8_E4M3};
+    const attni_tolerance_arrays arrays = {.rows = 1,
+                                           .dim = DIM,
+                                           .out = zeros,
+                                           .ref = o,
+                                           .naive = naive,
+                                           .floor = o_floor,
+                                           .dtype = dtype_o,
+                                           .is_f8 = dtype >= ATTN_F8_E4M3};
     CHECK(o[0] > 0.0 && attni_tolerance_judge(&arrays).holds == may_vanish,
           "dtype %d, a sink %g powers of two above: 0 for %g, allowed %g", dtype, powers, o[0], o_floor[0]);
 }
 
+/* What a plain program loses in one row excuses no other row: elements are judged by their own row's errors. */
+static void test_tolerance_by_rows(void) {
+    const double ref[] = {1.0, 2.0, 1.0, 2.0}, naive[] = {101.0, 2.0, 1.0, 2.01};
+    const double floors[] = {0.0, 0.0, 0.0, 0.0};
+    double out[] = {1.0, 2.0, 1.0, 2.0};
+    attni_tolerance_arrays arrays = {
+        .rows = 2, .dim = 2, .out = out, .ref = ref, .naive = naive, .floor = floors, .dtype = ATTN_F32};
+    const struct {
+        int at, holds;
+        double off;
+    } cases[] = {{0, 1, 100.0}, {1, 1, 100.0}, {2, 1, 0.015}, {3, 1, 0.015}, {2, 0, 0.03}, {3, 0, 0.03}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        memcpy(out, ref, sizeof out);
+        out[cases[i].at] += cases[i].off;
+        attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
+        CHECK(verdict.holds == cases[i].holds, "element %d, %g off: allowed was %g", cases[i].at,
+              cases[i].off, verdict.allowed);
+        CHECK(verdict.holds || verdict.worst == cases[i].at, "element %lld decided",
+              (long long)verdict.worst);
+    }
+}
+
+/* LSE has one number a row, where naive may be right by luck: what it loses elsewhere counts, in floors. */
+static void test_tolerance_of_lse(void) {
+    const double ref[] = {1000.0, 1.0}, naive[] = {1020.0, 1.0}, floors[] = {10.0, 0.01};
+    double out[] = {1000.0, 1.0};
+    attni_tolerance_arrays arrays = {.rows = 2,
+                                     .dim = 1,
+                                     .out = out,
+                                     .ref = ref,
+                                     .naive = naive,
+                                     .floor = floors,
+                                     .dtype = ATTN_F32,
+                                     .is_lse = 1};
+    const struct {
+        int at, holds;
+        double off;
+    } cases[] = {{0, 1, 39.9}, {0, 0, 50.1}, {1, 1, 0.0499}, {1, 0, 0.0501}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        memcpy(out, ref, sizeof out);
+        out[cases[i].at] += cases[i].off;
+        attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
+        CHECK(verdict.holds == cases[i].holds, "element %d, %g off: allowed was %g", cases[i].at,
+              cases[i].off, verdict.allowed);
+    }
+}
+
+/* What overflows counts as the least number that does: 65520 in f16, which lies 20 and 0 from the truths here. */
+static void test_tolerance_of_overflow(void) {
+    const double ref[] = {65500.0, 1e6}, floors[] = {0.0, 0.0}, inf = (double)INFINITY;
+    double out[2], naive[2];
+    attni_tolerance_arrays arrays = {
+        .rows = 2, .dim = 1, .out = out, .ref = ref, .naive = naive, .floor = floors, .dtype = ATTN_F16};
+    const struct {
+        double first, second, naive;
+        int holds;
+    } cases[] = {
+        {65504.0, inf, 65500.0, 1}, {inf, inf, 65500.0, 1},      {-inf, inf, 65500.0, 0},
+        {inf, inf, 65504.0, 1},     {65504.0, -inf, 65500.0, 0}, {65504.0, 65504.0, 65500.0, 0},
+        {65376.0, inf, 65500.0, 0}, {65376.0, inf, 65400.0, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        out[0] = cases[i].first;
+        out[1] = cases[i].second;
+        naive[0] = cases[i].naive;
+        naive[1] = inf;
+        attni_tolerance_verdict verdict = attni_tolerance_judge(&arrays);
+        CHECK(verdict.holds == cases[i].holds, "case %zu: %g, allowed %g", i, verdict.error, verdict.allowed);
+    }
+}
+
 static attni_tolerance_arrays arrays_of(const attni_problems_case *c, int is_lse, const double *out) {
     const attni_reference_result *t = &c->truth;
-    attni_tolerance_arrays arrays = {attni_reference_lse_count(&c->problem, &c->tensors),
-                                     c->problem.dim_v,
-                                     out,
-                                     t->o,
-                                     t->o_naive,
-                                     t->o_floor,
-                                     c->problem.dtype_o,
-                                     NULL,
-                                     0,
-                                     0};
+    attni_tolerance_arrays arrays = {.rows = attni_reference_lse_count(&c->problem, &c->tensors),
+                                     .dim = c->problem.dim_v,
+                                     .out = out,
+                                     .ref = t->o,
+                                     .naive = t->o_naive,
+                                     .floor = t->o_floor,
+                                     .dtype = c->problem.dtype_o,
+                                     .on_gpu = c->on_gpu};
     if (!is_lse) return arrays;
-    attni_tolerance_arrays lse = {
-        arrays.rows, 1, out, t->lse, t->lse_naive, t->lse_floor, ATTN_F32, c->on_gpu ? t->lse_cut : NULL,
-        0,           0};
+    attni_tolerance_arrays lse = {.rows = arrays.rows,
+                                  .dim = 1,
+                                  .out = out,
+                                  .ref = t->lse,
+                                  .naive = t->lse_naive,
+                                  .floor = t->lse_floor,
+                                  .dtype = ATTN_F32,
+                                  .cut = c->on_gpu ? t->lse_cut : NULL,
+                                  .on_gpu = c->on_gpu,
+                                  .is_lse = 1};
     return lse;
 }
 
@@ -358,6 +450,9 @@ int main(void) {
     test_dropout();
     test_small();
     test_tolerance();
+    test_tolerance_by_rows();
+    test_tolerance_of_lse();
+    test_tolerance_of_overflow();
     for (int dtype = ATTN_BF16; dtype <= ATTN_F8_E5M2; ++dtype) {
         test_far_sink((attn_dtype)dtype, ATTN_BF16, 127.6, 1);
         test_far_sink((attn_dtype)dtype, ATTN_BF16, 116.0, 0);
