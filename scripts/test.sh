@@ -127,8 +127,8 @@ documents() { (need python3 python3; python3 scripts/check_docs.py); }
 asan_steps() {
     step asan-build compile_asan || return
     step asan-programs programs asan -E 'attn_check|bits_(tiles_)?test|gradients_test|backward_test' # minutes there, and no new memory
-    start asan-check "$build/asan/bin/attn" check --problems 1000 --seed 2
-    step asan-check-backward "$build/asan/bin/attn" check --op backward --problems 100 --seed 2
+    start asan-check "$build/asan/bin/attn" check --problems 1000 --seed 200000
+    step asan-check-backward "$build/asan/bin/attn" check --op backward --problems 100 --seed 200000
     collect asan-check
 }
 tsan_programs() { programs tsan -R threads_test; }
@@ -152,7 +152,7 @@ all)
     if [ $gcc_built = 0 ]; then
         step programs programs gcc -E attn_check
         start check "$build/gcc/bin/attn" check --problems 20000 --seed 1
-        step check-backward "$build/gcc/bin/attn" check --op backward --problems 2000 --seed 1
+        step check-backward "$build/gcc/bin/attn" check --op backward --problems 5000 --seed 1
         step command-line command_line gcc
         step page page gcc
         step symbols scripts/check_symbols.sh "$build/gcc/lib/libattn.so"
@@ -170,8 +170,8 @@ all)
         collect aarch64-check
     fi
     if step clang-build compile_clang; then
-        start clang-check "$build/clang/bin/attn" check --problems 1000 --seed 3
-        step clang-check-backward "$build/clang/bin/attn" check --op backward --problems 100 --seed 3
+        start clang-check "$build/clang/bin/attn" check --problems 1000 --seed 300000
+        step clang-check-backward "$build/clang/bin/attn" check --op backward --problems 100 --seed 300000
         collect clang-check
     fi
     if step cuda-build compile_cuda; then # every kernel is compiled below, so the build embeds none
