@@ -8,6 +8,7 @@
 
 #include "cuda/cache.h"
 #include "cuda/cuda_context.h"
+#include "device.h"
 
 /* ---------------------------------------------------------------- failures */
 
@@ -362,6 +363,37 @@ static void old_gpu(void) {
     attn_context_destroy(context);
     CHECK(fake_retains() == 0, "%d retains", fake_retains());
 }
+/* A kernel that never ends fails its test by name. */
+static void watch(void) {
+    static const char *const waits[] = {"cuCtxSynchronize", "cuMemcpyDtoH_v2", "cuMemFree_v2"};
+    for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
+        int ends[2], status = -1;
+        char said[300] = "";
+        NEED(pipe(ends) == 0);
+        const pid_t child = fork();
+        if (child == 0) {
+            dup2(ends[1], STDERR_FILENO);
+            NEED(device_open(0) == NULL);
+            char *memory = device_alloc(4);
+            device_watch(1, "forward_sm90: problem %d", 7);
+            device_wait(); /* that it ends leaves no alarm behind */
+            if (i == 0) sleep(2);
+            fake_hang(waits[i]);
+            device_wait();
+            device_copy_out(said, memory, 4);
+            device_free(memory);
+            _exit(0);
+        }
+        close(ends[1]);
+        NEED(child > 0 && waitpid(child, &status, 0) == child);
+        CHECK(read(ends[0], said, sizeof said - 1) > 0 && strstr(said, "forward_sm90: problem 7") &&
+                  strstr(said, "in 1 s"),
+              "%s: '%s'", waits[i], said);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%s: status %x", waits[i], (unsigned)status);
+        close(ends[0]);
+    }
+}
+
 int main(int argc, char **argv) {
     static const host_scenario scenarios[] = {
         {"errors", errors},
@@ -374,6 +406,7 @@ int main(int argc, char **argv) {
         {"no_nvrtc", no_nvrtc},
         {"no_device", no_device},
         {"old_gpu", old_gpu},
+        {"watch", watch},
     };
     return host_main(argc, argv, scenarios, sizeof scenarios / sizeof scenarios[0]);
 }

@@ -20,6 +20,12 @@ static double now_us(void) {
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
+/* A kernel that has not ended in 10 s fails by the name of what it was at; a sanitizer's may take longer. */
+static void watch(const char *part, const char *problem) {
+    const char *seconds = getenv("ATTN_TEST_SECONDS");
+    device_watch(seconds ? (unsigned)atoi(seconds) : 10, "%s: %s", part, problem);
+}
+
 /* ---------------------------------------------------------------- random problems */
 
 /* The kernels of the forward, and what was run on each. */
@@ -88,6 +94,7 @@ static void run_case(attn_context *context, attni_problems_case *made, const lon
         char sentence[1024];
         double ratio = 0;
         attni_problems_poison(made);
+        watch(attn_plan_kernel(plan), made->text);
         CHECK(device_case_run(plan, made, !general || made->seed % 2 == 0) == ATTN_OK, "%s: %s", made->text,
               attn_last_error());
         CHECK(attni_problems_verify(made, &ratio, sentence, sizeof sentence), "%s: %s",
@@ -485,23 +492,35 @@ int main(int argc, char **argv) {
     attn_context *context;
     NEED(attn_context_create(ATTN_DEVICE_CUDA, 0, NULL, &context) == ATTN_OK);
     printf("%s", attn_context_describe(context));
+    const int whole = count >= 1000;
+    watch("speed", "small ones");
     speed(context);
     problems(context, count, seed, only);
-    repeats(context, count >= 1000 ? 1000 : 3);
-    if (count >= 1000) { /* these use tile records again: not for racecheck */
+    watch("repeats", "the same bits each time");
+    repeats(context, whole ? 1000 : 3);
+    if (whole) { /* these use tile records again: not for racecheck */
+        watch("short tiles", "many");
         device_short_tiles(context, 8);
+        watch("turned values", "many keys");
         device_turned_values(context);
+        watch("windows", "narrow ones");
         device_windows(context);
     }
-    device_split_keys(context, count >= 1000 ? 9 : 3);
-    device_f8_crowded(context, count >= 1000 ? 20 : 2);
+    watch("split keys", "few queries");
+    device_split_keys(context, whole ? 9 : 3);
+    watch("forward_sm90_f8", "beside other kernels, repeated, extreme numbers");
+    device_f8_crowded(context, whole ? 20 : 2);
     device_f8_marked_tiles(context, count >= 50 ? 6 : 2); /* the last two are large */
-    device_f8_repeats(context, count >= 1000 ? 1000 : 3);
+    device_f8_repeats(context, whole ? 1000 : 3);
     device_f8_extremes(context, count >= 100 ? 20 : 2, seed);
+    watch("accumulators", "keys in pieces");
     pieces(context);
+    watch("lab", "STANDARD and FLASH1");
     lab(context);
+    watch("capture", "a graph");
     capture(context);
-    if (count >= 1000) far_away(context);
+    watch("far away", "2^31 elements apart");
+    if (whole) far_away(context);
     attn_context_destroy(context);
     device_close();
     return test_report();

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct fake_cu_context {
     int device, primary, retains;
@@ -40,7 +41,7 @@ enum {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     char name[48];
-    int calls, skip, result;
+    int calls, skip, result, hangs;
 } symbols[SYMBOLS];
 static int sticky, modules, capturing, spoiled;
 static size_t limit = (size_t)1 << 40, used;
@@ -74,6 +75,7 @@ static int enter(const char *name, int asynchronous, int forbidden_in_capture) {
     pthread_mutex_lock(&lock);
     const int i = find(name);
     symbols[i].calls++;
+    const int hangs = symbols[i].hangs;
     int result = 0;
     if (symbols[i].result && symbols[i].skip-- == 0) {
         result = symbols[i].result;
@@ -85,6 +87,7 @@ static int enter(const char *name, int asynchronous, int forbidden_in_capture) {
         result = CAPTURE_UNSUPPORTED;
     }
     pthread_mutex_unlock(&lock);
+    while (hangs) pause();
     return result;
 }
 
@@ -101,6 +104,7 @@ EXPORT void fake_fail(const char *symbol, int skip, int result) {
     symbols[i].skip = skip;
     symbols[i].result = result;
 }
+EXPORT void fake_hang(const char *symbol) { symbols[find(symbol)].hangs = 1; }
 EXPORT void fake_stick(int result) { sticky = result; }
 EXPORT int fake_calls(const char *symbol) { return symbols[find(symbol)].calls; }
 EXPORT void fake_reset(void) {

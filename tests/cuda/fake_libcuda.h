@@ -13,6 +13,9 @@ void fake_fail(const char *symbol, int skip, int result);
 /* From now on every call that may meet an asynchronous error gives it; 0 ends that. */
 void fake_stick(int result);
 
+/* The next call of this symbol never returns. */
+void fake_hang(const char *symbol);
+
 /* How often a symbol was called since the last fake_reset, which also forgets fake_fail and fake_stick. */
 int fake_calls(const char *symbol);
 void fake_reset(void);

@@ -1,10 +1,14 @@
+#define _POSIX_C_SOURCE 200809L /* alarm */
 #include "device.h"
 
 #include <dlfcn.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The driver API's exported names and binary interface; pointers of the device are 64-bit numbers. */
 static struct {
@@ -67,6 +71,41 @@ static void must(int result, const char *what) {
     exit(1);
 }
 
+/* ---------------------------------------------------------------- what takes too long */
+
+static char watched[700];
+static size_t watched_length;
+static unsigned watch_seconds;
+
+static void give_up(int number) {
+    (void)number;
+    _exit(write(STDERR_FILENO, watched, watched_length) < 0 ? 3 : 1);
+}
+
+void device_watch(unsigned seconds, const char *format, ...) {
+    char what[600];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    snprintf(watched, sizeof watched, "%s: the device has not finished in %u s\n", what, seconds);
+    watched_length = strlen(watched);
+    watch_seconds = seconds;
+    signal(SIGALRM, give_up);
+}
+
+static void begin_wait(void) {
+    if (watch_seconds) alarm(watch_seconds);
+}
+
+/* Of a wait that has ended. */
+static void must_end(int result, const char *what) {
+    if (watch_seconds) alarm(0);
+    must(result, what);
+}
+
+/* ---------------------------------------------------------------- the device */
+
 static const char *refuse(const char *what, int result) {
     snprintf(sentence, sizeof sentence, "%s: %s", what, name_of(result));
     return sentence;
@@ -109,22 +148,31 @@ void *device_alloc(size_t bytes) {
 static uint64_t address(const void *memory) { return (uint64_t)(uintptr_t)memory; }
 
 void device_free(void *memory) {
-    if (memory) must(cuda.release_memory(address(memory)), "cuMemFree");
+    if (!memory) return;
+    begin_wait();
+    must_end(cuda.release_memory(address(memory)), "cuMemFree");
 }
 
 void device_copy_in(void *to, const void *from, size_t bytes) {
-    if (bytes > 0) must(cuda.copy_in(address(to), from, bytes), "cuMemcpyHtoD");
+    if (bytes == 0) return;
+    begin_wait();
+    must_end(cuda.copy_in(address(to), from, bytes), "cuMemcpyHtoD");
 }
 
 void device_copy_out(void *to, const void *from, size_t bytes) {
-    if (bytes > 0) must(cuda.copy_out(to, address(from), bytes), "cuMemcpyDtoH");
+    if (bytes == 0) return;
+    begin_wait();
+    must_end(cuda.copy_out(to, address(from), bytes), "cuMemcpyDtoH");
 }
 
 void device_fill(void *memory, unsigned char value, size_t bytes) {
     if (bytes > 0) must(cuda.fill(address(memory), value, bytes), "cuMemsetD8");
 }
 
-void device_wait(void) { must(cuda.wait(), "cuCtxSynchronize"); }
+void device_wait(void) {
+    begin_wait();
+    must_end(cuda.wait(), "cuCtxSynchronize");
+}
 
 size_t device_free_bytes(void) {
     size_t unused = 0, whole;
@@ -137,7 +185,8 @@ void device_start(void) { must(cuda.event_record(events[0], NULL), "cuEventRecor
 double device_stop(void) {
     float milliseconds = 0;
     must(cuda.event_record(events[1], NULL), "cuEventRecord");
-    must(cuda.event_wait(events[1]), "cuEventSynchronize");
+    begin_wait();
+    must_end(cuda.event_wait(events[1]), "cuEventSynchronize");
     must(cuda.event_elapsed(&milliseconds, events[0], events[1]), "cuEventElapsedTime");
     return (double)milliseconds * 1e3;
 }

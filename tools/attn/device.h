@@ -21,6 +21,13 @@ void device_fill(void *memory, unsigned char value, size_t bytes);
 void device_wait(void);
 size_t device_free_bytes(void);
 
+/* From now on a wait for the device of more than so many seconds ends the program with these words on stderr and exit
+ * status 1: a kernel whose blocks wait for one another would never end. 0 seconds: it may take any time. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+void device_watch(unsigned seconds, const char *format, ...);
+
 /* Microseconds of the device between two calls around work queued on the null stream; device_stop waits for it. */
 void device_start(void);
 double device_stop(void);
