@@ -37,15 +37,21 @@ static attn_context_options ledger_options(ledger *l) {
     return options;
 }
 
-/* Tensors whose q, k and v are the returned memory, of zeros; it and t->o are the caller's to free. */
+/* Tensors whose q, k and v are the returned memory, of zeros, and dout and lse if there is a backward; it and t->o are the
+ * caller's to free, in which dq lies after o. */
 static float *make_tensors(const attn_problem *problem, attn_tensors *t) {
-    const size_t bytes =
-        (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64) * sizeof(float);
-    float *x = test_memory(bytes);
-    memset(x, 0, bytes);
+    const size_t count = (size_t)(problem->heads_q * (problem->seqlen_q + problem->seqlen_k) * 64);
+    float *x = test_memory(count * sizeof(float));
+    memset(x, 0, count * sizeof(float));
     *t = (attn_tensors)ATTN_TENSORS_INIT;
     t->q = t->k = t->v = x;
-    t->o = test_memory(bytes);
+    float *o = test_memory(3 * count * sizeof(float));
+    t->o = o;
+    if (problem->needs_backward) {
+        t->dout = x;
+        t->dq = o + count;
+        t->lse = o + 2 * count;
+    }
     return x;
 }
 
@@ -62,6 +68,7 @@ static attn_status live_through(ledger *l, const attn_problem *problem, const at
         attn_problem wider = *problem;
         wider.seqlen_q *= 3;
         status = attn_forward(plan, tensors, NULL);
+        if (status == ATTN_OK && problem->needs_backward) status = attn_backward(plan, tensors, NULL);
         if (status == ATTN_OK) status = attn_plan_create(context, &wider, NULL, &other);
         if (status == ATTN_OK) {
             char *accum = test_memory(attn_accum_size(plan));
@@ -114,6 +121,9 @@ static void test_quiet(const attn_problem *problem) {
     for (int i = 0; i < 3; ++i) {
         NEED(attn_forward(plan, &t, &e) == ATTN_OK);
         NEED(attn_forward(plan, &t, NULL) == ATTN_OK);
+        if (!problem->needs_backward) continue;
+        NEED(attn_backward(plan, &t, &e) == ATTN_OK);
+        NEED(attn_backward(plan, &t, NULL) == ATTN_OK);
     }
     CHECK(l.calls == calls, "runs allocated %lld times", l.calls - calls);
     free(e.workspace);
@@ -176,7 +186,9 @@ int main(void) {
     problem.heads_kv = 2;
     problem.dim_qk = problem.dim_v = 64;
     problem.seqlen_k = 300;
-    for (problem.seqlen_q = 1; problem.seqlen_q < 200; problem.seqlen_q += 99) { /* decode, then forward */
+    for (problem.seqlen_q = 1; problem.seqlen_q < 200;
+         problem.seqlen_q += 99) { /* decode, forward, backward */
+        problem.needs_backward = problem.seqlen_q == 199;
         test_failures(&problem);
         test_quiet(&problem);
         test_growing(&problem);
